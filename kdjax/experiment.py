@@ -1,0 +1,288 @@
+"""An experiment as one frozen value, and the rules it must obey before any device is touched."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Literal
+
+from kdjax.data.augment import Augmentation, Flip, PadCrop
+from kdjax.losses import CrossEntropy, Loss, SoftTarget, Term
+from kdjax.models import Model, SmallCNN
+from kdjax.optim import SGD, Cosine, Optimizer, Schedule, Steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What is learnt from."""
+
+    name: str = "digits"
+    """`digits`, or `tfds:NAME` for any prepared TensorFlow Datasets image classification set."""
+    directory: str | None = None
+    """Where TFDS keeps its data sets; None: `TFDS_DATA_DIR`, or `~/tensorflow_datasets`."""
+    train: str = "train"
+    """Split trained on, in TFDS notation: `train[:90%]`."""
+    validation: str = "validation"
+    """Split that checkpoints are selected on: `train[90%:]`."""
+    test: str = "test"
+    """Split read once, at the end."""
+    augment: tuple[Augmentation, ...] = ()
+    """Random views for training, applied on the device in this order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """How a network is fitted."""
+
+    epochs: float = 30.0
+    """Passes over the training split."""
+    batch_size: int = 128
+    """Examples in the global batch, whatever the number of devices."""
+    accumulate: int = 1
+    """Cut each global batch into this many slices, one after the other, to save memory."""
+    optimizer: Optimizer = field(default_factory=SGD)
+    """How gradients become updates."""
+    schedule: Schedule = field(default_factory=Cosine)
+    """Learning rate over time."""
+    clip_norm: float | None = None
+    """Scale the gradient down to this global norm; None: never."""
+    ema_decay: float | None = None
+    """Keep an exponential moving average of the weights with this decay per step; None: do not."""
+    eval_every: float = 1.0
+    """Epochs between validations; a checkpoint follows each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """The big network: trained here, or taken from a finished run."""
+
+    run: str | None = None
+    """A finished run directory to take the teacher from; `model`, `fit`, `losses` are then unused."""
+    checkpoint: str = "best"
+    """Which of its checkpoints teaches: `best`, `latest` or a step."""
+    model: Model = field(default_factory=SmallCNN)
+    """The network."""
+    fit: Fit = field(default_factory=Fit)
+    """How it is trained."""
+    losses: tuple[Term, ...] = (Term(CrossEntropy()),)
+    """Its objective."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Derive:
+    """A student made from its teacher."""
+
+    width: float = 0.5
+    """Share of the channels that is kept, in (0, 1]."""
+    depth: float = 1.0
+    """Share of the blocks that is kept, in (0, 1]; at least one block a stage remains."""
+    inherit: bool = True
+    """Start from the teacher's most important channels instead of from fresh weights."""
+    recalibrate: int = 16
+    """Training batches that batch norm statistics are measured on after inheriting."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Student:
+    """The small network and what it learns from."""
+
+    model: Model | None = None
+    """The network; None: cut from the teacher as `derive` says."""
+    derive: Derive = field(default_factory=Derive)
+    """How the student is made from the teacher where `model` is None."""
+    fit: Fit = field(default_factory=Fit)
+    """How it is trained; the baseline trains the same way."""
+    losses: tuple[Term, ...] = (Term(CrossEntropy(), 0.1), Term(SoftTarget(), 0.9))
+    """Its objective: any weighted list."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Processes:
+    """How several processes find each other; all None: read from the environment."""
+
+    coordinator: str | None = None
+    """`host:port` of process 0."""
+    count: int | None = None
+    """Number of processes."""
+    index: int | None = None
+    """Which of them this is, from 0."""
+    init_timeout: int = 600
+    """Seconds to wait for all processes at the start."""
+    heartbeat_timeout: int = 60
+    """Seconds after which a silent process counts as dead."""
+    shutdown_timeout: int = 60
+    """Seconds to wait for the others at the end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """Where and how it runs: nothing here changes a result."""
+
+    backend: Literal["pmap", "shard_map"] = "pmap"
+    """How the step is spread over the devices."""
+    devices: int | None = None
+    """Use this many devices; None: all of them."""
+    eval_batch_size: int = 512
+    """Examples in a global evaluation batch, rounded up to a multiple of the devices."""
+    log_every: int = 20
+    """Steps between two lines of `metrics.jsonl`."""
+    keep_latest: int = 2
+    """Newest checkpoints kept."""
+    keep_best: int = 1
+    """Checkpoints kept for their validation accuracy, beside the newest."""
+    tensorboard: bool = False
+    """Write TensorBoard events too (extra `tensorboard`)."""
+    compilation_cache: bool = True
+    """Keep compiled programs in `~/.cache/kdjax/xla` for the next start."""
+    processes: Processes = field(default_factory=Processes)
+    """Several processes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Teacher, student, data: everything one job needs."""
+
+    name: str
+    """Shown on the report."""
+    seed: int = 0
+    """Names every random choice of the job."""
+    data: Data = field(default_factory=Data)
+    """What is learnt from."""
+    teacher: Teacher = field(default_factory=Teacher)
+    """The big network."""
+    student: Student = field(default_factory=Student)
+    """The small network."""
+    baseline: bool = True
+    """Also train the student from fresh weights without a teacher, to see what was gained."""
+    runtime: Runtime = field(default_factory=Runtime)
+    """Where and how it runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherReference:
+    """A teacher as a run remembers it: by place and by content."""
+
+    run: str
+    """Its run directory, relative to the run that refers to it where both share a parent."""
+    step: int
+    """The checkpoint."""
+    digest: str
+    """Of its weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything that decides the numbers of one training run; the content of `config.json`."""
+
+    role: Literal["teacher", "baseline", "student"]
+    seed: int
+    data: Data
+    model: Model
+    losses: tuple[Term, ...]
+    fit: Fit
+    teacher: TeacherReference | None = None
+    inherit: Derive | None = None
+    """Start from the teacher's weights, cut down to this model."""
+
+
+def validate(experiment: Experiment) -> None:
+    """Raise ValueError for the first value that cannot work, naming field, value and remedy."""
+    _check_data(experiment.data)
+    if experiment.teacher.run is None:
+        _check_model("teacher.model", experiment.teacher.model)
+        _check_fit("teacher.fit", experiment.teacher.fit)
+        _check_losses("teacher.losses", experiment.teacher.losses, has_teacher=False)
+    if experiment.student.model is not None:
+        _check_model("student.model", experiment.student.model)
+    else:
+        derive = experiment.student.derive
+        _require("student.derive.width", derive.width, 0 < derive.width <= 1, "in (0, 1]")
+        _require("student.derive.depth", derive.depth, 0 < derive.depth <= 1, "in (0, 1]")
+        _require("student.derive.recalibrate", derive.recalibrate, derive.recalibrate >= 0, ">= 0")
+    _check_fit("student.fit", experiment.student.fit)
+    _check_losses("student.losses", experiment.student.losses, has_teacher=True)
+    _check_runtime(experiment.runtime)
+
+
+def _require(name: str, value: object, holds: bool, remedy: str) -> None:
+    if not holds:
+        raise ValueError(f"{name}: {value!r} cannot work; it must be {remedy}.")
+
+
+def _check_data(data: Data) -> None:
+    known = data.name == "digits" or (data.name.startswith("tfds:") and len(data.name) > 5)
+    _require("data.name", data.name, known, "digits or tfds:NAME")
+    for i, transform in enumerate(data.augment):
+        where = f"data.augment.{i}"
+        if isinstance(transform, PadCrop):
+            _require(f"{where}.padding", transform.padding, transform.padding >= 0, ">= 0")
+        if isinstance(transform, Flip):
+            p = transform.probability
+            _require(f"{where}.probability", p, 0 <= p <= 1, "in [0, 1]")
+
+
+def _check_model(where: str, model: Model) -> None:
+    _require(f"{where}.num_classes", model.num_classes, model.num_classes >= 2, "at least 2")
+    positive = all(s > 0 for s in model.std) and len(model.std) > 0
+    _require(f"{where}.std", model.std, positive, "positive, one value or one a channel")
+    for f in dataclasses.fields(model):
+        value = getattr(model, f.name)
+        if f.name in ("widths", "blocks", "hidden"):
+            sizes = value if isinstance(value, tuple) else (value,)
+            _require(f"{where}.{f.name}", value, bool(sizes) and min(sizes) >= 1, "at least 1")
+    blocks, widths = getattr(model, "blocks", None), getattr(model, "widths", ())
+    if blocks is not None:
+        remedy = f"one width for the stem and one for each of {len(blocks)} stages"
+        _require(f"{where}.widths", widths, len(widths) == len(blocks) + 1, remedy)
+
+
+def _check_fit(where: str, fit: Fit) -> None:
+    _require(f"{where}.epochs", fit.epochs, fit.epochs > 0, "positive")
+    _require(f"{where}.batch_size", fit.batch_size, fit.batch_size >= 1, "at least 1")
+    divides = fit.accumulate >= 1 and fit.batch_size % fit.accumulate == 0
+    _require(f"{where}.accumulate", fit.accumulate, divides, f"a divisor of {fit.batch_size}")
+    _require(f"{where}.eval_every", fit.eval_every, fit.eval_every > 0, "positive")
+    _require(f"{where}.schedule.peak", fit.schedule.peak, fit.schedule.peak > 0, "positive")
+    warmup = fit.schedule.warmup_epochs
+    _require(f"{where}.schedule.warmup_epochs", warmup, 0 <= warmup, ">= 0")
+    if isinstance(fit.schedule, Steps):
+        drops = fit.schedule.epochs
+        rising = all(a < b for a, b in zip((warmup, *drops), drops, strict=False))
+        _require(f"{where}.schedule.epochs", drops, rising, "rising, after the warm-up")
+    decay = fit.optimizer.weight_decay
+    _require(f"{where}.optimizer.weight_decay", decay, decay >= 0, ">= 0")
+    if fit.clip_norm is not None:
+        _require(f"{where}.clip_norm", fit.clip_norm, fit.clip_norm > 0, "positive, or None")
+    if fit.ema_decay is not None:
+        _require(f"{where}.ema_decay", fit.ema_decay, 0 < fit.ema_decay < 1, "in (0, 1), or None")
+
+
+def _check_losses(where: str, losses: tuple[Term, ...], *, has_teacher: bool) -> None:
+    _require(where, losses, len(losses) > 0, "at least one term")
+    for i, term in enumerate(losses):
+        _require(f"{where}.{i}.weight", term.weight, term.weight >= 0, ">= 0")
+        if term.schedule is not None:
+            length = term.schedule.epochs
+            _require(f"{where}.{i}.schedule.epochs", length, length > 0, "positive")
+        _check_loss(f"{where}.{i}.loss", term.loss)
+        if term.loss.needs_teacher and not has_teacher:
+            raise ValueError(
+                f"{where}.{i}: {type(term.loss).__name__} needs a teacher, and a teacher is trained "
+                "without one; use it in student.losses."
+            )
+
+
+def _check_loss(where: str, loss: Loss) -> None:
+    if isinstance(loss, CrossEntropy):
+        smoothing = loss.label_smoothing
+        _require(f"{where}.label_smoothing", smoothing, 0 <= smoothing < 1, "in [0, 1)")
+    if isinstance(loss, SoftTarget):
+        _require(f"{where}.temperature", loss.temperature, loss.temperature > 0, "positive")
+    loss.taps()
+
+
+def _check_runtime(runtime: Runtime) -> None:
+    for name in ("eval_batch_size", "log_every", "keep_latest"):
+        value = getattr(runtime, name)
+        _require(f"runtime.{name}", value, value >= 1, "at least 1")
+    _require("runtime.keep_best", runtime.keep_best, runtime.keep_best >= 1, "at least 1")
+    if runtime.devices is not None:
+        _require("runtime.devices", runtime.devices, runtime.devices >= 1, "at least 1, or None")

@@ -1,0 +1,28 @@
+"""The task itself: agree with the labels."""
+
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from kdjax.losses.base import DistillationLoss
+from kdjax.types import Batch, Outputs
+
+
+class CrossEntropy(DistillationLoss):
+    """`-sum_c q_c log softmax(z_s)_c`, with `q` the label smoothed towards uniform."""
+
+    label_smoothing: float = 0.0
+    """Probability mass spread evenly over all classes, in [0, 1)."""
+
+    needs_teacher: ClassVar[bool] = False
+
+    def __call__(
+        self, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> Float[Array, " b"]:
+        """Nats per example."""
+        log_p = jax.nn.log_softmax(student.logits)
+        classes = log_p.shape[-1]
+        target = jax.nn.one_hot(batch.label, classes) * (1 - self.label_smoothing)
+        return -jnp.sum((target + self.label_smoothing / classes) * log_p, axis=-1)

@@ -1,0 +1,47 @@
+"""A small network for small images."""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from kdjax.models.base import VisionModel
+from kdjax.types import Outputs
+
+
+class SmallCNN(VisionModel):
+    """Convolution, batch norm, ReLU and 2x2 max-pooling per stage, then one hidden layer."""
+
+    widths: tuple[int, ...] = (16, 32)
+    """Channels of each stage; each stage halves the resolution."""
+    hidden: int = 256
+    """Units of the hidden layer."""
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool = False) -> Outputs:
+        """Features `stage1`, `stage2`, … are taken before pooling."""
+        x = self.pixels(images)
+        features = {}
+        for i, width in enumerate(self.widths, start=1):
+            x = self.conv(width, 3, name=f"conv{i}")(x)
+            x = nn.relu(self.batch_norm(train, name=f"bn{i}")(x))
+            features[f"stage{i}"] = x
+            x = nn.max_pool(x, (2, 2), strides=(2, 2))
+        # A dense layer over (H, W, C) keeps the channel axis visible to whoever cuts it.
+        x = nn.DenseGeneral(self.hidden, axis=(-3, -2, -1), dtype=self.dtype, name="dense")(x)
+        x = nn.relu(x)
+        logits = nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(x)
+        return Outputs(logits.astype(jnp.float32), features, x)
+
+    def channels(self) -> Mapping[str, tuple[str | None, str | None]]:
+        """One group per stage and one for the hidden layer."""
+        groups: dict[str, tuple[str | None, str | None]] = {}
+        source: str | None = None
+        for i in range(1, len(self.widths) + 1):
+            groups[f"conv{i}"] = (source, f"stage{i}")
+            groups[f"bn{i}"] = (None, f"stage{i}")
+            source = f"stage{i}"
+        groups["dense"] = (source, "hidden")
+        groups["classifier"] = ("hidden", None)
+        return groups

@@ -1,0 +1,133 @@
+"""Optimizers and learning-rate schedules, as values that build Optax transformations."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import optax
+
+Decay = Literal["all", "kernels"]
+"""What weight decay touches: every trainable array, or only those with two or more axes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cosine:
+    """Linear warm-up to `peak`, then half a cosine down to `peak * final`."""
+
+    peak: float = 0.1
+    """Highest learning rate."""
+    warmup_epochs: float = 0.0
+    """Length of the linear warm-up from zero."""
+    final: float = 0.0
+    """Last learning rate, as a fraction of the peak."""
+
+    def schedule(self, steps_per_epoch: float, steps: int) -> optax.Schedule:
+        """Learning rate by step."""
+        warmup = min(round(self.warmup_epochs * steps_per_epoch), steps - 1)
+        cosine = optax.cosine_decay_schedule(self.peak, max(steps - warmup, 1), self.final)
+        return _after_warmup(self.peak, warmup, cosine)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """Linear warm-up to `peak`, then times `factor` after each of `epochs`."""
+
+    peak: float = 0.05
+    """First learning rate."""
+    epochs: tuple[float, ...] = (150, 180, 210)
+    """When the rate drops, in epochs completed."""
+    factor: float = 0.1
+    """What it is multiplied by at each drop."""
+    warmup_epochs: float = 0.0
+    """Length of the linear warm-up from zero."""
+
+    def schedule(self, steps_per_epoch: float, steps: int) -> optax.Schedule:
+        """Learning rate by step."""
+        del steps
+        warmup = round(self.warmup_epochs * steps_per_epoch)
+        drops = {round(e * steps_per_epoch) - warmup: self.factor for e in self.epochs}
+        return _after_warmup(self.peak, warmup, optax.piecewise_constant_schedule(self.peak, drops))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constant:
+    """Linear warm-up to `peak`, then no change."""
+
+    peak: float = 0.001
+    """The learning rate."""
+    warmup_epochs: float = 0.0
+    """Length of the linear warm-up from zero."""
+
+    def schedule(self, steps_per_epoch: float, steps: int) -> optax.Schedule:
+        """Learning rate by step."""
+        del steps
+        warmup = round(self.warmup_epochs * steps_per_epoch)
+        return _after_warmup(self.peak, warmup, optax.constant_schedule(self.peak))
+
+
+Schedule = Cosine | Steps | Constant
+
+
+def _after_warmup(peak: float, warmup: int, rest: optax.Schedule) -> optax.Schedule:
+    if warmup <= 0:
+        return rest
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), rest], [warmup])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD:
+    """Stochastic gradient descent with momentum and coupled (L2) weight decay, as in PyTorch."""
+
+    momentum: float = 0.9
+    """Share of the previous update that is kept."""
+    nesterov: bool = False
+    """Look ahead along the momentum."""
+    weight_decay: float = 5e-4
+    """Added to the gradient as `weight_decay * parameter`."""
+    decay: Decay = "kernels"
+    """What weight decay touches; the CIFAR-100 benchmark protocol decays "all"."""
+
+    def transform(self, rate: optax.Schedule) -> optax.GradientTransformation:
+        """Gradients to updates."""
+        return optax.chain(
+            optax.add_decayed_weights(self.weight_decay, mask=decay_mask(self.decay)),
+            optax.sgd(rate, momentum=self.momentum or None, nesterov=self.nesterov),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019, arXiv:1711.05101)."""
+
+    b1: float = 0.9
+    """Decay of the first moment."""
+    b2: float = 0.999
+    """Decay of the second moment."""
+    eps: float = 1e-8
+    """Added to the root of the second moment."""
+    weight_decay: float = 1e-4
+    """Times the learning rate, subtracted from the parameter."""
+    decay: Decay = "kernels"
+    """What weight decay touches."""
+
+    def transform(self, rate: optax.Schedule) -> optax.GradientTransformation:
+        """Gradients to updates."""
+        return optax.adamw(
+            rate,
+            b1=self.b1,
+            b2=self.b2,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            mask=decay_mask(self.decay),
+        )
+
+
+Optimizer = SGD | AdamW
+
+
+def decay_mask(decay: Decay) -> Callable[[Any], Any] | None:
+    """The tree of booleans Optax asks for; None decays everything."""
+    if decay == "all":
+        return None
+    return lambda params: jax.tree.map(lambda p: p.ndim > 1, params)

@@ -1,0 +1,46 @@
+"""The nouns every other module speaks in. Knows nothing of models, losses, data or training."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, Bool, Float, Int
+
+AXIS = "batch"
+"""Name of the device axis that the global batch is split over."""
+
+Variables = Mapping[str, Any]
+"""A Flax variable collection: `{"params": ..., "batch_stats": ...}`."""
+
+
+class Outputs(NamedTuple):
+    """What a model says about a batch of images.
+
+    - `logits`: unnormalised class scores, always float32.
+    - `features`: the named feature maps, in the order the network computes them.
+    - `embedding`: the vector the classifier reads.
+    """
+
+    logits: Float[Array, "b classes"]
+    features: dict[str, Array]
+    embedding: Float[Array, "b d"]
+
+
+class Batch(NamedTuple):
+    """Examples as they reach a device.
+
+    - `image`: uint8 `[b, H, W, C]`, before augmentation and normalisation.
+    - `label`: class index.
+    - `index`: position of the example in its split: its name, in every epoch and on any device.
+    - `epoch`: how often the example has been seen before; with `index` it keys augmentation.
+    - `mask`: False for padding, which counts nowhere.
+    """
+
+    image: Any
+    label: Any
+    index: Any
+    epoch: Any
+    mask: Any
+
+
+Mask = Bool[Array, " b"]
+Labels = Int[Array, " b"]
