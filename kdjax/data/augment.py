@@ -43,6 +43,9 @@ class Flip:
 
 Augmentation = PadCrop | Flip
 
+VIEWS = 1
+"""Stream of the seed that views are drawn from; initial weights use another."""
+
 
 def augment(transforms: Sequence[Augmentation], seed: Array | int, batch: Batch) -> Batch:
     """The batch with every image seen through its own random view."""
@@ -50,7 +53,8 @@ def augment(transforms: Sequence[Augmentation], seed: Array | int, batch: Batch)
         return batch
 
     def view(image: Array, index: Array, epoch: Array) -> Array:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), epoch), index)
+        key = jax.random.fold_in(jax.random.key(seed), VIEWS)
+        key = jax.random.fold_in(jax.random.fold_in(key, epoch), index)
         for i, transform in enumerate(transforms):
             image = transform(jax.random.fold_in(key, i), image)
         return image

@@ -1,0 +1,1 @@
+"""What a network is worth: exact metrics on any split, from any checkpoint."""

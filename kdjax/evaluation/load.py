@@ -1,0 +1,127 @@
+"""A trained network, from a run directory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from kdjax.data.sources import DataInfo
+from kdjax.experiment import Run
+from kdjax.models import Model
+from kdjax.training.checkpoint import Checkpoints, digest
+from kdjax.training.run_directory import RunDirectory
+from kdjax.types import Outputs, Variables
+
+Weights = Literal["raw", "ema"]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network with its weights, and where they came from."""
+
+    run: Run
+    info: DataInfo
+    directory: Path
+    checkpoint: str
+    """What was asked for: `best`, `latest` or a step."""
+    step: int
+    epoch: float
+    weights: Weights
+    variables: Variables
+
+    @property
+    def model(self) -> Model:
+        """The network."""
+        return self.run.model
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the weights."""
+        return digest(self.variables)
+
+    @cached_property
+    def _forward(self) -> Any:
+        model = self.model
+        return jax.jit(lambda variables, images: model.apply(variables, images, train=False))
+
+    def outputs(self, images: np.ndarray | Array) -> Outputs:
+        """`images`: `[n, H, W, C]`, uint8, or float32 in [0, 1]; normalised inside."""
+        if images.ndim != 4 or tuple(images.shape[1:]) != self.info.shape:
+            expected = ", ".join(map(str, self.info.shape))
+            raise ValueError(f"images: shape {tuple(images.shape)}, expected [n, {expected}].")
+        if images.dtype != np.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
+            raise ValueError(f"images: {images.dtype}, expected uint8, or float32 in [0, 1].")
+        return self._forward(self.variables, images)
+
+    def logits(self, images: np.ndarray | Array) -> Float[Array, "n classes"]:
+        """Unnormalised class scores."""
+        return self.outputs(images).logits
+
+    def probabilities(self, images: np.ndarray, batch_size: int = 512) -> np.ndarray:
+        """Class probabilities of any number of images, in batches of one compiled size."""
+        parts = []
+        for start in range(0, len(images), batch_size):
+            part = images[start : start + batch_size]
+            padded = np.zeros((batch_size, *part.shape[1:]), part.dtype)
+            padded[: len(part)] = part
+            parts.append(np.asarray(jax.nn.softmax(self.logits(padded)))[: len(part)])
+        return np.concatenate(parts)
+
+
+def load(run: str | Path, checkpoint: str | int = "best", weights: Weights | None = None) -> Loaded:
+    """A network from a run directory; `checkpoint` is `best`, `latest` or a step.
+
+    `weights`: the raw ones or their moving average; by default the average where one was kept,
+    since that is what validation saw. Raises ValueError if there is no such run or checkpoint.
+    """
+    directory = RunDirectory(Path(run))
+    config, info = directory.read()
+    if not directory.checkpoints.is_dir():
+        raise ValueError(f"{directory.path} holds no checkpoint; train it first.")
+    averaged = config.fit.ema_decay is not None
+    chosen: Weights = weights or ("ema" if averaged else "raw")
+    checkpoints = Checkpoints(directory.checkpoints)
+    try:
+        step = checkpoints.find(str(checkpoint))
+        variables = checkpoints.variables(step, "student" if chosen == "raw" else "ema")
+        meta = checkpoints.meta(step)
+    finally:
+        checkpoints.close()
+    return Loaded(
+        run=config,
+        info=info,
+        directory=directory.path,
+        checkpoint=str(checkpoint),
+        step=step,
+        epoch=float(meta["epoch"]),
+        weights=chosen,
+        variables=variables,
+    )
+
+
+def check_teacher(teacher: Loaded, info: DataInfo, field: str = "teacher.run") -> None:
+    """Raise ValueError unless the teacher was made for this data and finished its training."""
+    where = f"{field}: {teacher.directory}"
+    if RunDirectory(teacher.directory).result() is None:
+        raise ValueError(f"{where} is unfinished; run the command that started it again.")
+    if teacher.info.shape != info.shape:
+        raise ValueError(f"{where} takes images {_by(teacher.info.shape)}, not {_by(info.shape)}.")
+    if teacher.info.classes != info.classes:
+        raise ValueError(
+            f"{where} knows other classes: {_few(teacher.info.classes)}, "
+            f"but {info.name} has {_few(info.classes)}."
+        )
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _few(names: Sequence[str]) -> str:
+    return f"{len(names)} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"

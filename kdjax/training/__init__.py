@@ -1,0 +1,1 @@
+"""One loop and one step, for teachers, baselines and students alike."""

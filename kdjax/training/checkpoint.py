@@ -1,0 +1,196 @@
+"""Checkpoints: the only file that knows Orbax.
+
+A checkpoint holds host arrays, so it does not know how many devices wrote it:
+
+- `student`: the network, nothing else; what evaluation and export read;
+- `ema`: its moving average, where one is kept;
+- `training`: the rest of the state (optimizer, adapters), read by a resumed run only;
+- `meta`: step, metrics, config, versions, and a digest of each item, since Orbax stores none and
+  restores flipped bits without a word.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from kdjax.training.state import TrainState
+
+METRIC = "top1"
+"""Validation metric that makes a checkpoint the best."""
+
+
+class Checkpoints:
+    """The checkpoints of one run directory."""
+
+    def __init__(self, directory: Path, keep_latest: int = 2, keep_best: int = 1) -> None:
+        def score(metrics: Mapping[str, float]) -> float:
+            value = metrics.get(METRIC, float("nan"))
+            return value if np.isfinite(value) else float("-inf")
+
+        newest = policies.LatestN(keep_latest)
+        best = policies.BestN(
+            get_metric_fn=score, n=keep_best, keep_checkpoints_without_metrics=False
+        )
+        # Orbax's own pair of options, best_fn with max_to_keep, deletes the newest checkpoint.
+        options = ocp.CheckpointManagerOptions(
+            best_fn=score,
+            preservation_policy=policies.AnyPreservationPolicy([newest, best]),
+            cleanup_tmp_directories=True,
+        )
+        self.directory = directory
+        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+
+    def steps(self) -> list[int]:
+        """Complete checkpoints, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def find(self, which: str) -> int:
+        """The step that `best`, `latest` or a number means; ValueError if there is none."""
+        steps = self.steps()
+        if not steps:
+            raise ValueError(f"{self.directory.parent} holds no checkpoint; train it first.")
+        if which == "latest":
+            return steps[-1]
+        if which == "best":
+            return int(self._manager.best_step())
+        if which.isdigit() and int(which) in steps:
+            return int(which)
+        have = ", ".join(map(str, steps))
+        raise ValueError(f"checkpoint {which!r}: {self.directory.parent} has best, latest, {have}.")
+
+    def save(
+        self, state: TrainState, meta: Mapping[str, Any], metrics: Mapping[str, float]
+    ) -> None:
+        """Start writing a fetched state; `wait` or the next save finishes it."""
+        items = _items(state)
+        meta = {**meta, "digests": {name: digest(tree) for name, tree in items.items()}}
+        args = {name: ocp.args.PyTreeSave(tree) for name, tree in items.items()}
+        self._manager.save(
+            int(state.step),
+            args=ocp.args.Composite(meta=ocp.args.JsonSave(meta), **args),
+            metrics=dict(metrics),
+        )
+
+    def meta(self, step: int) -> dict[str, Any]:
+        """What was noted beside the arrays."""
+        return self._restore(step, "meta", ocp.args.JsonRestore())
+
+    def variables(self, step: int, weights: str = "student") -> dict[str, Any]:
+        """The network of a checkpoint: `student`, or `ema`."""
+        have = self.meta(step)["digests"]
+        if weights not in have:
+            raise ValueError(f"{self.directory.parent} keeps no {weights} weights.")
+        return self._verified(step, weights, have[weights])
+
+    def restore(self, target: TrainState) -> TrainState:
+        """The newest readable state, in the shape of `target`. A damaged one is passed over."""
+        problems = []
+        for step in reversed(self.steps()):
+            try:
+                digests = self.meta(step)["digests"]
+                items = {name: self._verified(step, name, digests[name]) for name in digests}
+            except ValueError as error:
+                problems.append(str(error))
+                continue
+            return _state(items, target, f"{self.directory}/{step}")
+        raise ValueError(f"no readable checkpoint: {'; '.join(problems)}")
+
+    def wait(self) -> None:
+        """Until everything is on disk; raises what went wrong."""
+        self._manager.wait_until_finished()
+        self._manager.check_for_errors()
+
+    def close(self) -> None:
+        """Wait, and let go of the directory."""
+        self._manager.close()
+
+    def _verified(self, step: int, name: str, expected: str) -> Any:
+        tree = self._restore(step, name, ocp.args.PyTreeRestore())
+        tree = jax.tree.map(np.asarray, tree)
+        if digest(tree) != expected:
+            raise ValueError(
+                f"checkpoint {self.directory}/{step} is damaged: {name} changed on disk"
+            )
+        return tree
+
+    def _restore(self, step: int, name: str, how: Any) -> Any:
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**{name: how}))[name]
+        except Exception as error:  # Orbax raises whatever its storage raises
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(
+                f"checkpoint {self.directory}/{step} is unreadable ({name}): {reason}"
+            ) from error
+
+
+def digest(tree: Any) -> str:
+    """SHA-256 of a tree's names, types, shapes and values."""
+    sha = hashlib.sha256()
+    for name, leaf in sorted(_flatten(tree).items()):
+        sha.update(f"{name} {leaf.dtype} {leaf.shape};".encode())
+        sha.update(np.ascontiguousarray(leaf).tobytes())
+    return sha.hexdigest()
+
+
+def _items(state: TrainState) -> dict[str, Any]:
+    rest = {
+        "step": state.step,
+        "params": state.params["adapters"],
+        "stats": state.stats["adapters"],
+        "optimizer": state.optimizer,
+    }
+    items = {"student": dict(state.variables()), "training": _flatten(rest)}
+    if state.ema:
+        items["ema"] = dict(state.ema)
+    return items
+
+
+def _state(items: dict[str, Any], target: TrainState, source: str) -> TrainState:
+    wanted = _items(target)
+    if wanted.keys() != items.keys():
+        raise ValueError(f"{source} holds {sorted(items)}, but this run needs {sorted(wanted)}.")
+    found = {name: _fill(wanted[name], items[name], f"{source}/{name}") for name in wanted}
+    rest = {
+        "step": target.step,
+        "params": target.params["adapters"],
+        "stats": target.stats["adapters"],
+        "optimizer": target.optimizer,
+    }
+    flat = found["training"]
+    leaves = [flat[name] for name in _flatten(rest)]
+    rest = jax.tree.unflatten(jax.tree.structure(rest), leaves)
+    student = found["student"]
+    return TrainState(
+        step=rest["step"],
+        params={"student": student["params"], "adapters": rest["params"]},
+        stats={"student": student.get("batch_stats", {}), "adapters": rest["stats"]},
+        optimizer=rest["optimizer"],
+        ema=found.get("ema", {}),
+    )
+
+
+def _fill(target: Any, tree: Any, source: str) -> Any:
+    """`tree` in the structure of `target`; ValueError names the first leaf that differs."""
+    wanted, found = _flatten(target), _flatten(tree)
+    for name in sorted(wanted.keys() | found.keys()):
+        if name not in wanted or name not in found:
+            raise ValueError(
+                f"{source}: {name} is {'missing' if name in wanted else 'unexpected'}."
+            )
+        a, b = wanted[name], found[name]
+        if (a.shape, a.dtype) != (b.shape, b.dtype):
+            raise ValueError(
+                f"{source}: {name} is {b.dtype}{list(b.shape)}, expected {a.dtype}{list(a.shape)}."
+            )
+    return jax.tree.unflatten(jax.tree.structure(target), [found[name] for name in wanted])
+
+
+def _flatten(tree: Any) -> dict[str, np.ndarray]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}

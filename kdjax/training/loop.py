@@ -1,0 +1,297 @@
+"""The training loop: the same for a teacher, a baseline and a student."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import jax
+import numpy as np
+
+from kdjax.config import to_dict
+from kdjax.data.pipeline import TrainingStream, prefetch
+from kdjax.data.sources import DataInfo, Source
+from kdjax.experiment import Run, Runtime
+from kdjax.models import Model
+from kdjax.training.checkpoint import Checkpoints
+from kdjax.training.log import MetricLog, Reporter
+from kdjax.training.parallel import Devices, fetch
+from kdjax.training.run_directory import RunDirectory
+from kdjax.training.state import (
+    INITIAL_WEIGHTS,
+    TrainState,
+    initial_adapters,
+    initial_state,
+    initial_variables,
+)
+from kdjax.training.step import Plan, make_train_step
+from kdjax.types import Batch, Variables
+
+IN_FLIGHT = 2
+"""Steps dispatched before the host waits for the oldest; without a bound fake devices deadlock."""
+
+
+class Diverged(ValueError):
+    """A loss or gradient is not finite."""
+
+
+class Preempted(Exception):
+    """Asked to stop; the state is saved."""
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """A trained network that teaches: fixed, and never part of the state."""
+
+    model: Model
+    variables: Variables
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the runs of one job share."""
+
+    devices: Devices
+    runtime: Runtime
+    reporter: Reporter = field(default_factory=Reporter)
+    stop: Callable[[], bool] = lambda: False
+    """Polled once a step; True saves and raises `Preempted`."""
+    writes: bool = True
+    """Whether this process writes logs; exactly one does."""
+
+
+Validate = Callable[[Variables], dict[str, float]]
+"""Metrics of the network on the validation split."""
+
+
+def fit(
+    run: Run,
+    directory: RunDirectory,
+    info: DataInfo,
+    source: Source,
+    job: Job,
+    *,
+    validate: Validate,
+    teacher: Teaching | None = None,
+    start: Callable[[Variables], Variables] = lambda fresh: fresh,
+) -> dict[str, Any]:
+    """Train until done, from wherever the directory stands; the final numbers.
+
+    `start` turns fresh weights into those the run begins with. Raises `Diverged` on a non-finite
+    loss and `Preempted` when asked to stop; both leave a checkpoint to go on from.
+    """
+    directory.check(run, info)
+    finished = directory.result()
+    if finished is not None:
+        return finished
+    fitting = Fitting(run, directory, info, source, job, validate, teacher)
+    try:
+        return fitting.run_to_the_end(start)
+    finally:
+        fitting.close()
+
+
+class Fitting:
+    """One run in progress."""
+
+    def __init__(
+        self,
+        run: Run,
+        directory: RunDirectory,
+        info: DataInfo,
+        source: Source,
+        job: Job,
+        validate: Validate,
+        teacher: Teaching | None,
+    ) -> None:
+        self.run, self.directory, self.info, self.job = run, directory, info, job
+        self.validate, self.teacher = validate, teacher
+        self.plan = Plan.of(run, teacher.model if teacher else None, len(source))
+        fit = run.fit
+        job.devices.check_batch(f"{run.role}.fit.batch_size", fit.batch_size, fit.accumulate)
+        self.validations = self._validation_steps()
+        self.stream = TrainingStream(source, fit.batch_size, run.seed)
+        if job.writes:
+            directory.create(run, info)
+        runtime = job.runtime
+        self.checkpoints = Checkpoints(
+            directory.checkpoints, runtime.keep_latest, runtime.keep_best
+        )
+        self.log: MetricLog | None = None
+        self.pending: deque[tuple[int, jax.Array]] = deque()
+        self.speed = Speedometer(fit.batch_size)
+        self.started, self.seconds_before = time.monotonic(), 0.0
+
+    def run_to_the_end(self, start: Callable[[Variables], Variables]) -> dict[str, Any]:
+        """Resume or begin, train, and mark the run finished."""
+        host_state = self._resume() if self.checkpoints.steps() else self._begin(start)
+        first = int(host_state.step)
+        if first:
+            self.seconds_before = float(self.checkpoints.meta(first)["seconds"])
+        if self.job.writes:
+            events = self.directory.path / "events" if self.job.runtime.tensorboard else None
+            self.log = MetricLog(self.directory.metrics, first, events)
+        self.job.reporter.start(self.run.role, first, self.plan.steps)
+        self._train(self.job.devices.replicate(host_state), first)
+        self.checkpoints.wait()
+        result = self._result()
+        if self.job.writes:
+            self.directory.finish(result)
+        return result
+
+    def close(self) -> None:
+        """Finish what is being written, whatever happened."""
+        self.job.reporter.stop()
+        self.checkpoints.close()
+        if self.log is not None:
+            self.log.close()
+
+    def _initial(self, start: Callable[[Variables], Variables]) -> TrainState:
+        run, shape = self.run, self.info.shape
+        # A teacher draws other weights than its student; a baseline draws the student's.
+        role = 0 if run.role == "teacher" else 1
+        stream = jax.random.fold_in(jax.random.key(run.seed), INITIAL_WEIGHTS)
+        key, adapter_key = jax.random.split(jax.random.fold_in(stream, role))
+        teacher = self.teacher.model if self.teacher else None
+        adapters = initial_adapters(run.losses, run.model, teacher, shape, adapter_key)
+        variables = start(initial_variables(run.model, shape, key))
+        ema = run.fit.ema_decay is not None
+        return initial_state(variables, adapters, self.plan.optimizer(), ema)
+
+    def _begin(self, start: Callable[[Variables], Variables]) -> TrainState:
+        return jax.device_get(self._initial(start))
+
+    def _resume(self) -> TrainState:
+        target = jax.eval_shape(partial(self._initial, lambda fresh: fresh))
+        state = self.checkpoints.restore(target)
+        self.job.reporter.say(f"{self.run.role:<9} goes on from step {int(state.step)}")
+        return state
+
+    def _batches(self, first: int) -> Iterator[Batch]:
+        fit = self.run.fit
+        rows = self.job.devices.rows(fit.batch_size, fit.accumulate)
+        for step in range(first, self.plan.steps):
+            yield self.job.devices.split(self.stream.batch(step, rows))
+
+    def _train(self, state: TrainState, first: int) -> None:
+        devices = self.job.devices
+        teacher = devices.replicate(self.teacher.variables) if self.teacher else None
+        train_step = devices.spread(make_train_step(self.plan), donate=True)
+        for step, batch in enumerate(prefetch(self._batches(first)), start=first + 1):
+            with jax.transfer_guard("disallow"):
+                state, metrics = train_step(state, teacher, batch)
+                self.pending.append((step, metrics))
+                while len(self.pending) > IN_FLIGHT:
+                    self._record(*self.pending.popleft())
+            saved = step in self.validations
+            if saved:
+                self._save(state, step, self._validated(state, step))
+            if self.job.stop():
+                if not saved:
+                    self._save(state, step, {})
+                self.checkpoints.wait()
+                raise Preempted(f"{self.run.role} stopped at step {step} of {self.plan.steps}")
+
+    def _validation_steps(self) -> set[int]:
+        every = self.run.fit.eval_every * self.plan.steps_per_epoch
+        count = math.floor(self.plan.steps / every)
+        return {max(1, round(i * every)) for i in range(1, count + 1)} | {self.plan.steps}
+
+    def _drain(self) -> None:
+        while self.pending:
+            self._record(*self.pending.popleft())
+
+    def _record(self, step: int, vector: jax.Array) -> None:
+        """Look at the metrics of a step that the device has finished, or is about to."""
+        numbers = fetch(vector).astype(float)
+        named = dict(zip(self.plan.metric_names(), numbers.tolist(), strict=True))
+        if not np.isfinite(numbers).all():
+            self._diverged(step, named)
+        noted = step == 1 or step % self.job.runtime.log_every == 0 or step in self.validations
+        if noted:
+            self._write("train", step, self._train_line(step, named))
+
+    def _train_line(self, step: int, named: Mapping[str, float]) -> dict[str, Any]:
+        weights = {
+            k.removeprefix("weight/"): v for k, v in named.items() if k.startswith("weight/")
+        }
+        line = {
+            "epoch": step / self.plan.steps_per_epoch,
+            **{k: named[k] for k in ("loss", "learning_rate", "gradient_norm")},
+            "terms": {name: named[name] for name in weights},
+            "weights": weights,
+            "images_per_second": self.speed.at(step),
+        }
+        self.job.reporter.step(step, line)
+        return line
+
+    def _write(self, kind: str, step: int, line: Mapping[str, Any]) -> None:
+        if self.log is not None:
+            self.log.write(kind, step, line)
+
+    def _diverged(self, step: int, named: Mapping[str, float]) -> None:
+        bad = [k for k, v in named.items() if not math.isfinite(v)]
+        terms = [k for k in bad if k not in ("loss", "gradient_norm")] or bad
+        self.checkpoints.wait()
+        steps = self.checkpoints.steps()
+        kept = f"the checkpoint of step {steps[-1]} is kept" if steps else "nothing was saved yet"
+        raise Diverged(
+            f"{self.run.role}: {', '.join(terms)} is not finite at step {step}; {kept}. Lower "
+            "fit.schedule.peak, set fit.clip_norm, or lengthen fit.schedule.warmup_epochs."
+        )
+
+    def _validated(self, state: TrainState, step: int) -> dict[str, float]:
+        """Validate the weights that will be used: the moving average where there is one."""
+        self._drain()
+        weights = "ema" if state.ema else "raw"
+        metrics = self.validate(state.ema or state.variables())
+        line = {"epoch": step / self.plan.steps_per_epoch, "weights": weights, **metrics}
+        self._write("validation", step, line)
+        self.job.reporter.validated(step, metrics)
+        self.speed.restart()
+        return metrics
+
+    def _save(self, state: TrainState, step: int, metrics: dict[str, float]) -> None:
+        self._drain()  # a state whose losses were not looked at is never saved
+        meta = {
+            "step": step,
+            "epoch": step / self.plan.steps_per_epoch,
+            "seconds": self._seconds(),
+            "metrics": metrics,
+            "run": to_dict(self.run),
+            "versions": {name: version(name) for name in ("jax", "flax", "optax", "kdjax")},
+        }
+        self.checkpoints.save(fetch(state), meta, metrics)
+
+    def _result(self) -> dict[str, Any]:
+        """The last checkpoint before the best one: selection flatters."""
+        kept = {}
+        for which in ("latest", "best"):
+            meta = self.checkpoints.meta(self.checkpoints.find(which))
+            kept[which] = {key: meta[key] for key in ("step", "epoch", "metrics")}
+        return {"steps": self.plan.steps, "seconds": self._seconds(), **kept}
+
+    def _seconds(self) -> float:
+        return round(self.seconds_before + time.monotonic() - self.started, 2)
+
+
+class Speedometer:
+    """Images per second between two readings; what interrupts training is left out."""
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self._last: tuple[int, float] | None = None
+
+    def at(self, step: int) -> float | None:
+        """Speed since the last reading; None for the first one, which compilation delayed."""
+        now, last = time.monotonic(), self._last
+        self._last = (step, now)
+        return None if last is None else (step - last[0]) * self._batch_size / (now - last[1])
+
+    def restart(self) -> None:
+        """Forget the last reading."""
+        self._last = None

@@ -1,0 +1,117 @@
+"""Spreading a per-device function over all devices: the only file that knows pmap.
+
+A function written for one device, with explicit collectives over `AXIS`, takes (state, teacher,
+batch). State and teacher are replicated and unstacked, the batch is split along its first axis,
+and the result is replicated: the function must reduce it before it returns, since neither backend
+checks.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from kdjax.types import AXIS, Batch
+
+T = TypeVar("T")
+Backend = Literal["pmap", "shard_map"]
+
+
+class Devices:
+    """The devices of a run, and how arrays get onto them and back."""
+
+    def __init__(self, backend: Backend = "pmap", count: int | None = None) -> None:
+        """`count` devices, or all. With several processes it must be all of them."""
+        available = jax.device_count()
+        if count is not None and (count > available or (jax.process_count() > 1 < available)):
+            if count != available:
+                raise ValueError(
+                    f"runtime.devices: {count} asked for, but {jax.process_count()} process(es) "
+                    f"see {available} ({jax.default_backend()})."
+                )
+        self.backend = backend
+        self.all = jax.devices()[:count]
+        self.local = [d for d in self.all if d.process_index == jax.process_index()]
+        # pmap takes and returns arrays of this process; shard_map arrays of all processes.
+        mesh = Mesh(np.array(self.local if backend == "pmap" else self.all), (AXIS,))
+        self._replicated = NamedSharding(mesh, PartitionSpec())
+        self._split = NamedSharding(mesh, PartitionSpec(AXIS))
+
+    @property
+    def count(self) -> int:
+        """Devices in all processes."""
+        return len(self.all)
+
+    def check_batch(self, field: str, batch_size: int, slices: int = 1) -> None:
+        """Raise ValueError unless every device gets the same number of examples."""
+        unit = self.count * slices
+        if batch_size % unit:
+            below = batch_size // unit * unit
+            fits = f"{below} or {below + unit}" if below else f"{unit}"
+            what = f"{self.count} devices" + (f" x {slices} slices" if slices > 1 else "")
+            raise ValueError(
+                f"{field}: {batch_size} does not divide over {what}; {fits} would "
+                f"(multiples of {unit})."
+            )
+
+    def rows(self, batch_size: int, slices: int = 1) -> np.ndarray:
+        """The rows of a global batch this process feeds, in the order `split` expects them.
+
+        A device's examples belong to the same slice on any number of devices, so accumulating
+        gradients over slices means the same everywhere.
+        """
+        per_slice = batch_size // (self.count * slices)
+        grid = np.arange(batch_size).reshape(slices, self.count, per_slice).transpose(1, 0, 2)
+        first = jax.process_index() * len(self.local) if jax.process_count() > 1 else 0
+        return grid[first : first + len(self.local)].reshape(-1)
+
+    def split(self, batch: Batch) -> Batch:
+        """Host arrays, one equal part to each of this process's devices."""
+        stacked = jax.tree.map(lambda x: x.reshape(len(self.local), -1, *x.shape[1:]), batch)
+        return jax.tree.map(lambda x: self._put(x, self._split), stacked)
+
+    def replicate(self, tree: T) -> T:
+        """Host arrays, a copy to every device: never an alias, since state is donated."""
+        return jax.tree.map(lambda x: self._put(np.array(x), self._replicated), tree)
+
+    def _put(self, x: np.ndarray, sharding: NamedSharding) -> jax.Array:
+        if sharding.is_fully_addressable:
+            return jax.device_put(x, sharding, may_alias=False)
+        return jax.make_array_from_process_local_data(sharding, x)
+
+    def spread(self, function: Callable[..., T], *, donate: bool) -> Callable[..., T]:
+        """Compile `function(state, teacher, batch)` for all devices."""
+        donated = (0,) if donate else ()
+        if self.backend == "pmap":
+            devices = self.all if jax.process_count() == 1 else None
+            return jax.pmap(
+                function,
+                axis_name=AXIS,
+                in_axes=(None, None, 0),
+                out_axes=None,
+                devices=devices,
+                donate_argnums=donated,
+            )
+
+        def on_device(state: Any, teacher: Any, batch: Any) -> T:
+            return function(state, teacher, jax.tree.map(lambda x: x[0], batch))
+
+        replicated = PartitionSpec()
+        # With check_vma=True gradients of replicated parameters arrive already summed, and an
+        # explicit psum would count every device again.
+        mapped = jax.shard_map(
+            on_device,
+            mesh=self._split.mesh,
+            in_specs=(replicated, replicated, PartitionSpec(AXIS)),
+            out_specs=replicated,
+            check_vma=False,
+        )
+        return jax.jit(mapped, donate_argnums=donated)
+
+
+def fetch(tree: T) -> T:
+    """One replica, as NumPy arrays of their own."""
+    replica = jax.tree.map(lambda x: x.addressable_shards[0].data, tree)
+    return jax.tree.map(np.array, jax.device_get(replica))

@@ -1,0 +1,103 @@
+"""What changes while a network is trained: arrays, and nothing else."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from kdjax.losses import Term, term_names
+from kdjax.models import Model
+from kdjax.types import Batch, Variables
+
+INITIAL_WEIGHTS = 0
+"""Stream of the seed that weights are drawn from."""
+
+
+class TrainState(NamedTuple):
+    """One run's progress.
+
+    `params` and `stats` hold two trees, `student` (the network being trained) and `adapters` (the
+    parameters of its losses). The teacher is not part of it.
+    """
+
+    step: Array
+    params: dict[str, Any]
+    stats: dict[str, Any]
+    optimizer: Any
+    ema: dict[str, Any]
+    """Moving average of the student's variables; empty when none is kept."""
+
+    def variables(self) -> Variables:
+        """The student as Flax sees it."""
+        return pack(self.params["student"], self.stats["student"])
+
+
+def pack(params: Any, stats: Any) -> dict[str, Any]:
+    """A variable collection; networks without batch norm have no statistics."""
+    return {"params": params, "batch_stats": stats} if stats else {"params": params}
+
+
+def initial_variables(model: Model, shape: Sequence[int], key: Array) -> dict[str, Any]:
+    """Fresh weights, drawn in one compiled call (op by op it takes longer than training digits)."""
+    images = jnp.zeros((1, *shape), jnp.uint8)
+    return jax.jit(partial(model.init, train=False))(key, images)
+
+
+def initial_state(
+    variables: Variables,
+    adapters: dict[str, Any],
+    optimizer: optax.GradientTransformation,
+    ema: bool,
+) -> TrainState:
+    """Step zero, on the host's default device."""
+    params = {
+        "student": variables["params"],
+        "adapters": {name: v["params"] for name, v in adapters.items() if "params" in v},
+    }
+    stats = {
+        "student": variables.get("batch_stats", {}),
+        "adapters": {name: v["batch_stats"] for name, v in adapters.items() if "batch_stats" in v},
+    }
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        stats=stats,
+        optimizer=jax.jit(optimizer.init)(params),
+        ema=dict(variables) if ema else {},
+    )
+
+
+def initial_adapters(
+    terms: Sequence[Term],
+    student: Model,
+    teacher: Model | None,
+    shape: Sequence[int],
+    key: Array,
+) -> dict[str, Any]:
+    """Variables of the losses that have any, by term name. ValueError if a tap does not fit."""
+    batch = _dummy_batch(shape)
+
+    def outputs(model: Model) -> Any:
+        # Init in training mode would need the device axis; the shapes are the same in eval mode.
+        return model.init_with_output(key, batch.image, train=False)[0]
+
+    def init() -> dict[str, Any]:
+        student_outputs = outputs(student)
+        teacher_outputs = None if teacher is None else outputs(teacher)
+        return {
+            name: term.loss.init(
+                jax.random.fold_in(key, i), student_outputs, teacher_outputs, batch
+            )
+            for i, (name, term) in enumerate(zip(term_names(terms), terms, strict=True))
+        }
+
+    return {name: v for name, v in jax.jit(init)().items() if v}
+
+
+def _dummy_batch(shape: Sequence[int]) -> Batch:
+    zero = jnp.zeros((1,), jnp.int32)
+    return Batch(jnp.zeros((1, *shape), jnp.uint8), zero, zero, zero, jnp.ones((1,), bool))
