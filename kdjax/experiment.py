@@ -242,7 +242,7 @@ def _check_fit(where: str, fit: Fit) -> None:
     _require(f"{where}.eval_every", fit.eval_every, fit.eval_every > 0, "positive")
     _require(f"{where}.schedule.peak", fit.schedule.peak, fit.schedule.peak > 0, "positive")
     warmup = fit.schedule.warmup_epochs
-    _require(f"{where}.schedule.warmup_epochs", warmup, 0 <= warmup, ">= 0")
+    _require(f"{where}.schedule.warmup_epochs", warmup, warmup >= 0, ">= 0")
     if isinstance(fit.schedule, Steps):
         drops = fit.schedule.epochs
         rising = all(a < b for a, b in zip((warmup, *drops), drops, strict=False))

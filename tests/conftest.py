@@ -5,8 +5,37 @@ import os
 # XLA's thread pool must hold a collective of eight devices on a machine with two cores.
 os.environ.setdefault("NPROC", "16")
 
+from pathlib import Path
+
 import jax
+import pytest
 from jaxtyping import install_import_hook
 
+import tests.typechecking  # noqa: F401  the hook below looks it up
+
 jax.config.update("jax_num_cpu_devices", 8)
-install_import_hook("kdjax", "beartype.beartype")
+install_import_hook("kdjax", "tests.typechecking.typechecked")
+
+SPLITS = {"train": "train", "validation": "validation", "test": "test"}
+
+
+@pytest.fixture(scope="session")
+def data_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where this test process keeps its data sets."""
+    return tmp_path_factory.mktemp("tfds")
+
+
+@pytest.fixture(scope="session")
+def digits(data_directory: Path):
+    """The prepared digits."""
+    from kdjax.data.sources import DataSet
+
+    return DataSet("digits", str(data_directory), SPLITS)
+
+
+@pytest.fixture
+def tiny(data_directory: Path):
+    """A builder of small experiments: `tiny(epochs=2)` changes fields of both fits."""
+    from tests.support import tiny_experiment
+
+    return lambda **fit: tiny_experiment(data_directory, **fit)

@@ -8,7 +8,7 @@ import contextlib
 import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -31,16 +31,6 @@ class DataInfo:
     """Examples in the train, validation and test split."""
 
 
-class Source(Protocol):
-    """Random access to one split."""
-
-    def __len__(self) -> int:
-        """Number of examples."""
-
-    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Images uint8 `[n, H, W, C]` and labels int32 `[n]`."""
-
-
 class Arrays:
     """A split in memory."""
 
@@ -51,7 +41,7 @@ class Arrays:
         return len(self.labels)
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """One vectorised gather."""
+        """Images uint8 `[n, H, W, C]` and labels int32 `[n]`, by one vectorised gather."""
         return self.images[indices], self.labels[indices]
 
 
@@ -66,7 +56,7 @@ class Records:
         return len(self._records)
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Decode in threads; Pillow releases the interpreter lock while it does."""
+        """As `Arrays.read`; decoded in threads, since Pillow lets go of the interpreter lock."""
         image_key, label_key = self._keys
         records = self._records.__getitems__([int(i) for i in indices])
         encoded = [record[image_key] for record in records]
@@ -85,6 +75,10 @@ class Records:
         with Image.open(io.BytesIO(data)) as image:
             pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
         return pixels.reshape(*pixels.shape[:2], channels)
+
+
+Source = Arrays | Records
+"""Random access to one split: `len(source)`, and `source.read(indices)` for images and labels."""
 
 
 class DataSet:

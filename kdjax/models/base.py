@@ -11,6 +11,9 @@ from kdjax.types import AXIS, Outputs
 
 kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
+MOMENTUM = 0.9
+"""Share of batch norm's running statistics that outlives one batch; PyTorch would say 0.1."""
+
 
 class VisionModel(nn.Module):
     """A function from images to `Outputs`; its fields are its whole configuration.
@@ -35,12 +38,28 @@ class VisionModel(nn.Module):
         raise TypeError(f"{type(self).__name__} does not define __call__")
 
     def channels(self) -> Mapping[str, tuple[str | None, str | None]]:
-        """The channel groups each layer reads and writes: `{"conv1": ("image", "stage1")}`.
+        """The channel groups each layer reads and writes: `{"conv2": ("stage1", "stage2")}`.
 
         Layers that write into one group (a residual stream) lose the same channels when a
-        student is cut from this model. None marks an axis that is never cut.
+        student is cut from this model. None marks an axis that is never cut, or that is not there:
+        batch norm and depthwise convolutions only write.
         """
         raise TypeError(f"{type(self).__name__} does not declare its channels; it cannot be cut")
+
+    def stages(self) -> tuple[tuple[str, ...], ...]:
+        """The blocks of each stage: `(("stage1_block0", "stage1_block1"), …)`.
+
+        A block's layers are named `BLOCK_…`. All but the first of a stage can be left out without
+        changing a shape. Empty where nothing can be left out.
+        """
+        return ()
+
+    def scaled(self, width: float, depth: float) -> "VisionModel":
+        """The same family with these shares, in (0, 1], of the channels and of each stage's blocks.
+
+        Sizes are rounded, but never to zero. All other fields stay.
+        """
+        raise TypeError(f"{type(self).__name__} does not say how it shrinks; it cannot be derived")
 
     def pixels(self, images: Array) -> Array:
         """Normalised images in the precision of the computation."""
@@ -48,10 +67,10 @@ class VisionModel(nn.Module):
         return ((scaled - jnp.asarray(self.mean)) / jnp.asarray(self.std)).astype(self.dtype)
 
     def batch_norm(self, train: bool, **fields: Any) -> nn.BatchNorm:
-        """Momentum 0.9 and epsilon 1e-5: what PyTorch calls momentum 0.1."""
+        """Batch norm with `MOMENTUM` and epsilon 1e-5."""
         return nn.BatchNorm(
             use_running_average=not train,
-            momentum=0.9,
+            momentum=MOMENTUM,
             epsilon=1e-5,
             dtype=self.dtype,
             axis_name=AXIS if self.sync_batch_norm and train else None,
@@ -70,3 +89,8 @@ class VisionModel(nn.Module):
             kernel_init=kaiming_fan_out,
             **fields,
         )
+
+
+def share(size: int, kept: float) -> int:
+    """`kept · size`, rounded, and at least one."""
+    return max(1, round(kept * size))

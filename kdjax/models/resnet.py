@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from kdjax.models.base import VisionModel
+from kdjax.models.base import VisionModel, share
 from kdjax.types import Outputs
 
 
@@ -70,3 +70,15 @@ class ResNet(VisionModel):
                 stream = target
         groups["classifier"] = (stream, None)
         return groups
+
+    def stages(self) -> tuple[tuple[str, ...], ...]:
+        """The residual blocks; only the first of a stage changes a shape."""
+        counts = enumerate(self.blocks, start=1)
+        return tuple(tuple(f"stage{i}_block{j}" for j in range(count)) for i, count in counts)
+
+    def scaled(self, width: float, depth: float) -> "ResNet":
+        """The stem and all stages narrower, each stage shorter."""
+        return self.clone(
+            blocks=tuple(share(count, depth) for count in self.blocks),
+            widths=tuple(share(channels, width) for channels in self.widths),
+        )

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from kdjax.models.base import VisionModel
+from kdjax.models.base import VisionModel, share
 from kdjax.types import Outputs
 
 
@@ -22,9 +22,15 @@ class SmallCNN(VisionModel):
     def __call__(self, images: Array, train: bool = False) -> Outputs:
         """Features `stage1`, `stage2`, … are taken before pooling."""
         x = self.pixels(images)
+        height, width = x.shape[1:3]
+        if min(height, width) >> len(self.widths) == 0:
+            raise ValueError(
+                f"SmallCNN.widths: {len(self.widths)} stages leave nothing of {height}x{width} "
+                f"pixels; give at most {min(height, width).bit_length() - 1}."
+            )
         features = {}
-        for i, width in enumerate(self.widths, start=1):
-            x = self.conv(width, 3, name=f"conv{i}")(x)
+        for i, channels in enumerate(self.widths, start=1):
+            x = self.conv(channels, 3, name=f"conv{i}")(x)
             x = nn.relu(self.batch_norm(train, name=f"bn{i}")(x))
             features[f"stage{i}"] = x
             x = nn.max_pool(x, (2, 2), strides=(2, 2))
@@ -45,3 +51,10 @@ class SmallCNN(VisionModel):
         groups["dense"] = (source, "hidden")
         groups["classifier"] = ("hidden", None)
         return groups
+
+    def scaled(self, width: float, depth: float) -> "SmallCNN":
+        """All stages and the hidden layer narrower; one convolution a stage is the least depth."""
+        return self.clone(
+            widths=tuple(share(channels, width) for channels in self.widths),
+            hidden=share(self.hidden, width),
+        )

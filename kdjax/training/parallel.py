@@ -6,7 +6,9 @@ and the result is replicated: the function must reduce it before it returns, sin
 checks.
 """
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import jax
@@ -24,13 +26,12 @@ class Devices:
 
     def __init__(self, backend: Backend = "pmap", count: int | None = None) -> None:
         """`count` devices, or all. With several processes it must be all of them."""
-        available = jax.device_count()
-        if count is not None and (count > available or (jax.process_count() > 1 < available)):
-            if count != available:
-                raise ValueError(
-                    f"runtime.devices: {count} asked for, but {jax.process_count()} process(es) "
-                    f"see {available} ({jax.default_backend()})."
-                )
+        available, processes = jax.device_count(), jax.process_count()
+        if count is not None and (count > available or (processes > 1 and count != available)):
+            raise ValueError(
+                f"runtime.devices: {count} asked for, but {processes} process(es) see {available} "
+                f"({jax.default_backend()}); leave it unset to use them all."
+            )
         self.backend = backend
         self.all = jax.devices()[:count]
         self.local = [d for d in self.all if d.process_index == jax.process_index()]
@@ -115,3 +116,11 @@ def fetch(tree: T) -> T:
     """One replica, as NumPy arrays of their own."""
     replica = jax.tree.map(lambda x: x.addressable_shards[0].data, tree)
     return jax.tree.map(np.array, jax.device_get(replica))
+
+
+def set_up_compilation_cache() -> None:
+    """Keep every compiled program, so that the second start of a job compiles nothing."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    jax.config.update("jax_compilation_cache_dir", str(Path(root) / "kdjax" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

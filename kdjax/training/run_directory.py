@@ -49,11 +49,13 @@ class RunDirectory:
                 raise ValueError(f"{source} is damaged: {key} is missing.")
         return from_dict(config["run"], Run, source), from_dict(config["data"], DataInfo, source)
 
-    def check(self, run: Run, info: DataInfo) -> None:
+    def check(self, run: Run, info: DataInfo, *, compare_teacher: bool = True) -> None:
         """Raise ValueError with the difference if another run lives here."""
         if not self.exists:
             return
         old_run, old_info = self.read()
+        if not compare_teacher:
+            old_run, run = (dataclasses.replace(r, teacher=None) for r in (old_run, run))
         lines = differences(_identity(old_run, old_info), _identity(run, info))
         if lines:
             raise ValueError(

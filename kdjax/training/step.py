@@ -81,7 +81,7 @@ def make_train_step(plan: Plan) -> Step:
         new = TrainState(state.step + 1, params, stats, optimizer_state, state.ema)
         if fit.ema_decay is not None:
             new = new._replace(ema=_moving_average(fit.ema_decay, new))
-        summary = [jnp.dot(weights, terms), optax.global_norm(gradients), schedule(state.step)]
+        summary = [jnp.dot(weights, terms), optax.tree.norm(gradients), schedule(state.step)]
         metrics = jnp.concatenate([jnp.stack(summary).astype(jnp.float32), terms, weights])
         return new, metrics
 

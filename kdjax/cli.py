@@ -1,0 +1,174 @@
+"""The command line. Light at import: JAX is loaded by the command that needs it."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+
+
+class Command(NamedTuple):
+    """A sub-command."""
+
+    usage: str
+    summary: str
+    example: str
+    takes_preset: bool
+
+
+COMMANDS = {
+    "distill": Command(
+        "PRESET [--a.b value …] [--workdir DIR]",
+        "the whole job: teacher, baseline, student, evaluation, export, report",
+        "kdjax distill configs/digits.py --student.fit.epochs 40 --workdir runs/digits",
+        takes_preset=True,
+    ),
+    "train": Command(
+        "PRESET [--a.b value …] [--workdir DIR]",
+        "the teacher of a preset alone, for use as --teacher.run",
+        "kdjax train configs/digits.py --workdir runs/digits",
+        takes_preset=True,
+    ),
+    "show": Command(
+        "PRESET [--a.b value …]",
+        "what a preset means: config, models, loss terms, batches; trains nothing",
+        "kdjax show configs/digits.py",
+        takes_preset=True,
+    ),
+    "evaluate": Command(
+        "RUN [--checkpoint best] [--split test] [--output FILE]",
+        "metrics of a checkpoint, beside its teacher",
+        "kdjax evaluate runs/digits/student --checkpoint latest",
+        takes_preset=False,
+    ),
+    "export": Command(
+        "RUN [--formats stablehlo] [--output DIR]",
+        "a checkpoint as files that need neither kdjax nor Flax",
+        "kdjax export runs/digits/student --output exported",
+        takes_preset=False,
+    ),
+    "report": Command(
+        "RUN… --output FILE",
+        "one page about one or several jobs",
+        "kdjax report runs/digits runs/other --output report.html",
+        takes_preset=False,
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code. Errors are a line or two on stderr, or all with `--debug`."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return EXIT_DONE if arguments else EXIT_USAGE
+    if arguments[0] == "--version":
+        from kdjax import __version__
+
+        print(f"kdjax {__version__}")
+        return EXIT_DONE
+    name, *rest = arguments
+    if name not in COMMANDS:
+        return _usage_error(f"unknown command {name!r}{_closest(name)}; see kdjax --help")
+    command = COMMANDS[name]
+    wants_help = not rest or (command.takes_preset and rest[0] in ("-h", "--help"))
+    if wants_help:
+        print(_command_help(name))
+        return EXIT_DONE if rest else EXIT_USAGE
+    if command.takes_preset and rest[0].startswith("-"):
+        return _usage_error(f"the preset comes first: kdjax {name} {command.usage}")
+    return _guarded(name, rest, debug)
+
+
+def _guarded(name: str, arguments: list[str], debug: bool) -> int:
+    _quiet_libraries()
+    from kdjax import commands
+    from kdjax.training.loop import Preempted
+    from kdjax.training.preemption import EXIT_PREEMPTED
+
+    run: Callable[[list[str]], None] = getattr(commands, name)
+    try:
+        run(arguments)
+    except Preempted as stop:
+        print(f"kdjax: {stop}; the same command goes on from here.", file=sys.stderr)
+        return EXIT_PREEMPTED
+    except KeyboardInterrupt:
+        print("kdjax: interrupted; the same command goes on from here.", file=sys.stderr)
+        return EXIT_FAILED
+    except Exception as error:
+        if debug:
+            raise
+        print(f"kdjax: {_explain(error)}", file=sys.stderr)
+        return EXIT_FAILED
+    return EXIT_DONE
+
+
+def _explain(error: Exception) -> str:
+    """What the user can do about it; an error that is not theirs is named as such."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if isinstance(error, ValueError):
+        return "\n".join(lines[:2])
+    if isinstance(error, OSError):
+        return lines[0]
+    return f"unexpected {type(error).__name__}: {lines[0]} (--debug shows where)"
+
+
+def _usage_error(message: str) -> int:
+    print(f"kdjax: {message}", file=sys.stderr)
+    return EXIT_USAGE
+
+
+def _closest(name: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:<{width}}  {c.summary}" for name, c in COMMANDS.items())
+    return f"""usage: kdjax COMMAND …
+
+Compress a vision network: train a teacher, derive a student, distil, evaluate, export, report.
+
+commands:
+{rows}
+
+options:
+  --help     of kdjax, of a command, or of a preset: kdjax distill PRESET --help
+  --debug    show the traceback of an error
+  --version
+
+example:
+  {COMMANDS["distill"].example}"""
+
+
+def _command_help(name: str) -> str:
+    command = COMMANDS[name]
+    more = (
+        f"\n\n  kdjax {name} PRESET --help lists every field that can be set.\n"
+        "  --teacher.model and --student.model also take a network's name, such as resnet20."
+        if command.takes_preset
+        else f"\n\n  kdjax {name} RUN --help lists every flag."
+    )
+    return (
+        f"usage: kdjax {name} {command.usage}\n\n  {command.summary}{more}\n\n"
+        f"example:\n  {command.example}"
+    )
+
+
+def _quiet_libraries() -> None:
+    """Keep the chatter of libraries out of a job's log; their errors still come through."""
+    import logging
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""What each sub-command does, from its flags to its exit."""
+
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from rich.console import Console
+from tyro.conf import Positional, arg
+
+from kdjax import distill as job
+from kdjax import tables
+from kdjax.deploy.export import export as export_network
+from kdjax.evaluation.load import load
+from kdjax.evaluation.of_run import evaluate_run, verification_images
+from kdjax.experiment import Experiment
+from kdjax.flags import parse, parse_with_preset
+from kdjax.report.page import build, read_job
+from kdjax.training.parallel import set_up_compilation_cache
+from kdjax.training.run_directory import write_json
+
+Flattened = Annotated[Experiment, arg(name="")]
+
+
+@dataclass(frozen=True)
+class WorkFlags:
+    """Flags of a job."""
+
+    experiment: Flattened
+    workdir: Path | None = None
+    """Work directory, by default `runs/NAME`; an unfinished job in it goes on."""
+
+    @property
+    def directory(self) -> Path:
+        """Where the job lives."""
+        return self.workdir or Path("runs") / self.experiment.name
+
+
+@dataclass(frozen=True)
+class ShowFlags:
+    """Flags of show."""
+
+    experiment: Flattened
+
+
+@dataclass(frozen=True)
+class EvaluateFlags:
+    """Metrics of a checkpoint: `kdjax evaluate runs/digits/student --checkpoint latest`."""
+
+    run: Positional[Path]
+    """A run directory."""
+    checkpoint: str = "best"
+    """`best`, `latest` or a step."""
+    split: Literal["train", "validation", "test"] = "test"
+    """Split of the run's data set."""
+    weights: Literal["raw", "ema"] | None = None
+    """Raw weights or their moving average; by default the average where one was kept."""
+    batch_size: int = 512
+    """Examples at a time."""
+    output: Path | None = None
+    """Write the metrics to this JSON file too."""
+
+
+@dataclass(frozen=True)
+class ExportFlags:
+    """A checkpoint as stand-alone files: `kdjax export runs/digits/student --output exported`."""
+
+    run: Positional[Path]
+    """A run directory."""
+    checkpoint: str = "best"
+    """`best`, `latest` or a step."""
+    formats: tuple[Literal["stablehlo"], ...] = ("stablehlo",)
+    """What to write."""
+    output: Path | None = None
+    """Directory to write; by default `export` in the run directory."""
+
+
+@dataclass(frozen=True)
+class ReportFlags:
+    """A page about jobs: `kdjax report runs/digits runs/other --output report.html`."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Work directories or run directories."""
+    output: Path
+    """The HTML file."""
+
+
+def distill(arguments: list[str]) -> None:
+    """The whole job."""
+    flags = parse_with_preset(WorkFlags, arguments, "kdjax distill")
+    command = shlex.join(["kdjax", "distill", *arguments])
+    summary = job.distill(flags.experiment, flags.directory, command)
+    if summary:
+        console = Console()
+        console.print(tables.comparison(summary))
+        console.print(f"report: {flags.directory / 'report.html'}", soft_wrap=True, highlight=False)
+
+
+def train(arguments: list[str]) -> None:
+    """The teacher alone."""
+    flags = parse_with_preset(WorkFlags, arguments, "kdjax train")
+    Console().print(tables.comparison(job.train(flags.experiment, flags.directory)))
+
+
+def show(arguments: list[str]) -> None:
+    """What a preset means."""
+    flags = parse_with_preset(ShowFlags, arguments, "kdjax show")
+    console = Console()
+    for part in tables.explain(flags.experiment):
+        console.print(part)
+
+
+def evaluate(arguments: list[str]) -> None:
+    """Metrics of a checkpoint."""
+    flags = parse(EvaluateFlags, arguments, "kdjax evaluate")
+    set_up_compilation_cache()
+    metrics = evaluate_run(
+        flags.run,
+        checkpoint=flags.checkpoint,
+        split=flags.split,
+        weights=flags.weights,
+        batch_size=flags.batch_size,
+    )
+    Console().print(tables.metrics(metrics))
+    if flags.output:
+        write_json(flags.output, metrics)
+
+
+def export(arguments: list[str]) -> None:
+    """A checkpoint as stand-alone files."""
+    flags = parse(ExportFlags, arguments, "kdjax export")
+    set_up_compilation_cache()
+    network = load(flags.run, flags.checkpoint)
+    directory = flags.output or flags.run / "export"
+    if directory.exists() and not (directory / "card.json").is_file():
+        raise ValueError(f"--output: {directory} exists and is not an export; choose another.")
+    metrics = evaluate_run(flags.run, checkpoint=flags.checkpoint)
+    card = export_network(network, directory, verification_images(network), metrics)
+    summary = {key: card[key] for key in ("model", "step", "bytes", "max_difference")}
+    Console().print(f"{directory}: {json.dumps(summary)}", soft_wrap=True, highlight=False)
+
+
+def report(arguments: list[str]) -> None:
+    """One page about jobs."""
+    flags = parse(ReportFlags, arguments, "kdjax report")
+    page = build([read_job(path) for path in flags.runs])
+    flags.output.parent.mkdir(parents=True, exist_ok=True)
+    flags.output.write_text(page)
+    Console().print(f"{flags.output}: {len(page):,} bytes", soft_wrap=True, highlight=False)

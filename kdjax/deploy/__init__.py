@@ -1,0 +1,1 @@
+"""Handing the student over."""

@@ -1,0 +1,285 @@
+"""The whole job: teacher, baseline, student, evaluation, export, report.
+
+Every stage leaves a file when it is finished and is skipped when that file is there, so a job that
+was stopped anywhere goes on when the same command is given again.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from platform import python_version
+from typing import Any
+
+import jax
+import numpy as np
+
+from kdjax import __version__
+from kdjax.config import to_dict
+from kdjax.data.pipeline import TrainingStream
+from kdjax.data.sources import DataSet
+from kdjax.deploy.export import export
+from kdjax.evaluation.analysis import analyse
+from kdjax.evaluation.evaluate import make_evaluate
+from kdjax.evaluation.latency import latency_ms
+from kdjax.evaluation.load import Loaded, check_teacher, load
+from kdjax.evaluation.of_run import open_experiment_data, origin, verification_images
+from kdjax.experiment import Experiment, Run, TeacherReference, validate
+from kdjax.models.summary import flops, parameter_count
+from kdjax.report.page import build, read_job
+from kdjax.runs import baseline_run, student_run, teacher_run
+from kdjax.students.inherit import inherit
+from kdjax.students.recalibrate import recalibrate
+from kdjax.training.log import Reporter
+from kdjax.training.loop import Job, Preempted, Teaching, fit
+from kdjax.training.parallel import Devices, set_up_compilation_cache
+from kdjax.training.preemption import Preemption
+from kdjax.training.processes import connect
+from kdjax.training.run_directory import RunDirectory, locked, read_json, write_json
+from kdjax.types import Variables
+
+
+def distill(experiment: Experiment, workdir: Path, command: str) -> dict[str, Any]:
+    """Run every stage that is not finished; the content of `summary.json`.
+
+    Raises ValueError for what the user can mend, and `Preempted` when told to stop. Of several
+    processes all train and evaluate; the first also exports, reports, and gets the summary.
+    """
+    with _workshop(experiment, workdir) as shop:
+        teacher = shop.teacher()
+        if experiment.baseline:
+            shop.baseline(teacher)
+        student = shop.student(teacher)
+        roles = ("teacher", "baseline", "student") if experiment.baseline else ("teacher", "student")
+        tests = {role: shop.test(role, teacher) for role in roles}
+        if not shop.job.writes:
+            return {}
+        card = shop.export(student, tests["student"]["best"])
+        summary = shop.summary(tests, card, command)
+        shop.report(student, teacher)
+        return summary
+
+
+def train(experiment: Experiment, workdir: Path) -> dict[str, Any]:
+    """The teacher alone; its run directory serves as `teacher.run` of any number of jobs."""
+    with _workshop(experiment, workdir) as shop:
+        teacher = shop.teacher()
+        return {"models": {"teacher": shop.test("teacher", teacher)}}
+
+
+@contextmanager
+def _workshop(experiment: Experiment, workdir: Path) -> Iterator["Workshop"]:
+    """Everything a job works with; whatever can be refused is refused here."""
+    validate(experiment)
+    runtime = experiment.runtime
+    connect(runtime.processes)
+    if runtime.compilation_cache:
+        set_up_compilation_cache()
+    first = jax.process_index() == 0
+    with locked(workdir) if first else nullcontext(), Preemption() as preemption:
+        dataset = open_experiment_data(experiment)
+        devices = Devices(runtime.backend, runtime.devices)
+        job = Job(devices, runtime, Reporter(speaks=first), stop=preemption.poll, writes=first)
+        shop = Workshop(experiment, workdir, dataset, job)
+        shop.check()
+        yield shop
+
+
+@dataclass
+class Workshop:
+    """The stages of one job."""
+
+    experiment: Experiment
+    workdir: Path
+    dataset: DataSet
+    job: Job
+
+    def check(self) -> None:
+        """Refuse what would fail later: batches, and directories of other experiments."""
+        experiment = self.experiment
+        self._check_batch("student", experiment.student.fit.batch_size)
+        teacher = self._named_teacher()
+        if teacher is None:
+            self._check_batch("teacher", experiment.teacher.fit.batch_size)
+            self._check_directory(teacher_run(experiment))
+        model = teacher.model if teacher else experiment.teacher.model
+        self._check_directory(baseline_run(experiment, model))
+        self._check_directory(student_run(experiment, model, None))
+        if self.job.writes:
+            write_json(self.workdir / "experiment.json", to_dict(experiment))
+
+    def teacher(self) -> Loaded:
+        """Train the teacher, or take the one that was named."""
+        named = self._named_teacher()
+        if named is not None:
+            return named
+        self._fit(teacher_run(self.experiment))
+        return load(self.workdir / "teacher", self.experiment.teacher.checkpoint)
+
+    def baseline(self, teacher: Loaded) -> None:
+        """What the student would be worth without its teacher."""
+        self._fit(baseline_run(self.experiment, teacher.model))
+
+    def student(self, teacher: Loaded) -> Loaded:
+        """Distil."""
+        run = student_run(self.experiment, teacher.model, self._reference(teacher))
+
+        def start(fresh: Variables) -> Variables:
+            if run.inherit is None:
+                return fresh
+            cut = inherit(teacher.model, teacher.variables, run.model, jax.device_get(fresh))
+            return recalibrate(run.model, cut, self._images(run, run.inherit.recalibrate))
+
+        self._fit(run, teacher, start)
+        return load(self.workdir / "student")
+
+    def test(self, role: str, teacher: Loaded) -> dict[str, Any]:
+        """Evaluate the last and the best checkpoint on the test split: once, at the end."""
+        path = self.workdir / role / "test.json"
+        if path.is_file():
+            return read_json(path)
+        self._pause()
+        is_teacher = role == "teacher"
+        directory = teacher.directory if is_teacher else self.workdir / role
+        against = None if is_teacher else Teaching(teacher.model, teacher.variables)
+        evaluate = self._evaluate(load(directory).run, "test", against)
+        networks = {which: load(directory, which) for which in ("latest", "best")}
+        result = {
+            which: {**origin(network, "test"), **evaluate(network.variables)}
+            for which, network in networks.items()
+        }
+        result |= _facts(networks["best"])
+        if self.job.writes:
+            write_json(path, result)
+        return result
+
+    def export(self, student: Loaded, metrics: dict[str, Any]) -> dict[str, Any]:
+        """The best student as files that stand alone."""
+        directory = self.workdir / "export"
+        if (directory / "card.json").is_file():
+            card = read_json(directory / "card.json")
+            if card["digest"] == student.digest:
+                return card
+        self._pause()
+        return export(student, directory, verification_images(student), metrics)
+
+    def summary(self, tests: dict[str, Any], card: dict[str, Any], command: str) -> dict[str, Any]:
+        """Everything that came out, in one file."""
+        finished = {role: RunDirectory(self.workdir / role).result() for role in tests}
+        seconds = {role: result["seconds"] for role, result in finished.items() if result}
+        devices = self.job.devices.all
+        libraries = ("jax", "flax", "optax", "orbax-checkpoint")
+        summary = {
+            "name": self.experiment.name,
+            "kdjax": __version__,
+            "command": command,
+            "versions": {"python": python_version(), **{n: version(n) for n in libraries}},
+            "hardware": f"{len(devices)} x {devices[0].device_kind}",
+            "processes": jax.process_count(),
+            "seconds": {**seconds, "total": round(sum(seconds.values()), 2)},
+            "data": to_dict(self.dataset.info),
+            "models": tests,
+            "export": {
+                "directory": "export",
+                "bytes": card["bytes"],
+                "max_difference": card["max_difference"],
+            },
+        }
+        write_json(self.workdir / "summary.json", summary)
+        return summary
+
+    def report(self, student: Loaded, teacher: Loaded) -> None:
+        """`report.html`."""
+        analysis = self.workdir / "analysis.json"
+        if not analysis.is_file():
+            write_json(analysis, analyse(student, teacher, self.dataset.open("test")))
+        (self.workdir / "report.html").write_text(build([read_job(self.workdir)]))
+
+    def _named_teacher(self) -> Loaded | None:
+        spec = self.experiment.teacher
+        if spec.run is None:
+            return None
+        teacher = load(spec.run, spec.checkpoint)
+        check_teacher(teacher, self.dataset.info)
+        return teacher
+
+    def _check_batch(self, role: str, batch_size: int) -> None:
+        fit_ = getattr(self.experiment, role).fit
+        self.job.devices.check_batch(f"{role}.fit.batch_size", batch_size, fit_.accumulate)
+        examples = self.dataset.info.sizes["train"]
+        if batch_size > examples:
+            raise ValueError(
+                f"{role}.fit.batch_size: {batch_size} is more than the {examples} training examples."
+            )
+
+    def _check_directory(self, run: Run) -> None:
+        """The teacher's weights are not known yet; `fit` compares them when they are."""
+        RunDirectory(self.workdir / run.role).check(run, self.dataset.info, compare_teacher=False)
+
+    def _reference(self, teacher: Loaded) -> TeacherReference:
+        there, home = teacher.directory.absolute(), (self.workdir / "student").absolute()
+        inside = there.is_relative_to(self.workdir.absolute())
+        run = os.path.relpath(there, home) if inside else str(there)
+        return TeacherReference(run=run, step=teacher.step, digest=teacher.digest)
+
+    def _images(self, run: Run, batches: int) -> Iterator[np.ndarray]:
+        size = run.fit.batch_size
+        stream = TrainingStream(self.dataset.open("train"), size, run.seed)
+        return (stream.batch(step, np.arange(size)).image for step in range(batches))
+
+    def _evaluate(
+        self, run: Run, split: str, teacher: Teaching | None
+    ) -> Callable[[Variables], dict[str, Any]]:
+        batch_size = self.experiment.runtime.eval_batch_size
+        source = self.dataset.open(split)
+        return make_evaluate(run.model, source, self.job.devices, batch_size, teacher)
+
+    def _fit(
+        self,
+        run: Run,
+        teacher: Loaded | None = None,
+        start: Callable[[Variables], Variables] = lambda fresh: fresh,
+    ) -> None:
+        directory = RunDirectory(self.workdir / run.role)
+        directory.check(run, self.dataset.info)
+        if directory.result() is not None:
+            self.job.reporter.say(f"{run.role:<9} is finished already ({directory.path})")
+            return
+        self._pause()
+        teaching = Teaching(teacher.model, teacher.variables) if teacher else None
+        evaluate = self._evaluate(run, "validation", teaching)
+
+        def validation(variables: Variables) -> dict[str, float]:
+            metrics = evaluate(variables)
+            return {name: value for name, value in metrics.items() if isinstance(value, float)}
+
+        fit(
+            run,
+            directory,
+            self.dataset.info,
+            self.dataset.open("train"),
+            self.job,
+            validate=validation,
+            teacher=teaching,
+            start=start,
+        )
+
+    def _pause(self) -> None:
+        if self.job.stop():
+            raise Preempted("stopped between two stages")
+
+
+def _facts(network: Loaded) -> dict[str, Any]:
+    """What a network costs."""
+    shape = network.info.shape
+    parameters = parameter_count(network.model, shape)
+    return {
+        "directory": network.directory.name,
+        "type": type(network.model).__name__,
+        "parameters": parameters,
+        "bytes": 4 * parameters,
+        "flops": flops(network.model, shape),
+        "latency_ms": latency_ms(network),
+    }

@@ -1,0 +1,121 @@
+"""From a command line to a validated config: presets, dotted overrides, models by name."""
+
+import argparse
+import dataclasses
+import difflib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import flax.linen as nn
+import tyro
+from tyro import constructors
+
+from kdjax.config import LINEN_FIELDS, from_dict, load_preset
+from kdjax.experiment import Experiment, validate
+from kdjax.models import NAMED, Model
+
+T = TypeVar("T")
+MODEL_FLAGS = ("teacher.model", "student.model")
+"""Flags that take the name of a network instead of the fields of one."""
+DATA_FIELDS = ("num_classes", "mean", "std")
+"""Fields of a named network that follow the data, not the name."""
+
+registry = constructors.ConstructorRegistry()
+
+
+@registry.struct_rule
+def _linen_rule(info: constructors.StructTypeInfo) -> constructors.StructConstructorSpec | None:
+    """Show a Linen module's own fields, not those Flax adds to every module."""
+    cls = info.type
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        return None
+    hints = get_type_hints(cls)
+    fields = [
+        constructors.StructFieldSpec(
+            name=field.name,
+            type=hints[field.name],
+            default=_default(info.default, field),
+        )
+        for field in dataclasses.fields(cls)
+        if field.name not in LINEN_FIELDS
+    ]
+    return constructors.StructConstructorSpec(instantiate=cls, fields=tuple(fields))
+
+
+def _default(instance: Any, field: dataclasses.Field) -> Any:
+    return getattr(instance, field.name) if isinstance(instance, nn.Module) else field.default
+
+
+def parse(cls: type[T], arguments: Sequence[str], program: str, default: T | None = None) -> T:
+    """An instance of `cls` from flags; a wrong flag exits with 2 and a suggestion."""
+    with registry:
+        return tyro.cli(
+            cls,
+            args=list(arguments),
+            default=default,
+            prog=program,
+            config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
+            use_underscores=True,
+        )
+
+
+def load_experiment(preset: str) -> Experiment:
+    """The experiment of a preset file, or of the `experiment.json` of an earlier job."""
+    path = Path(preset)
+    if path.suffix == ".json":
+        try:
+            return from_dict(json.loads(path.read_text()), Experiment, preset)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{preset} is not readable JSON: {error}") from error
+    experiment = load_preset(path)()
+    if not isinstance(experiment, Experiment):
+        found = type(experiment).__name__
+        raise ValueError(f"preset {preset}: config() returned {found}, not an Experiment.")
+    return experiment
+
+
+def with_named_models(
+    experiment: Experiment, arguments: Sequence[str]
+) -> tuple[Experiment, list[str]]:
+    """Apply `--teacher.model NAME` and `--student.model NAME`; the other arguments are left."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag in MODEL_FLAGS:
+        parser.add_argument(f"--{flag}", dest=flag)
+    chosen, rest = parser.parse_known_args(list(arguments))
+    for flag in MODEL_FLAGS:
+        name = getattr(chosen, flag)
+        if name is not None:
+            experiment = _with_model(experiment, flag.split(".")[0], name)
+    return experiment, rest
+
+
+def _with_model(experiment: Experiment, role: str, name: str) -> Experiment:
+    part = getattr(experiment, role)
+    model: Model | None = None
+    if role != "student" or name != "derive":
+        follow = part.model or experiment.teacher.model
+        model = _named(role, name).clone(**{f: getattr(follow, f) for f in DATA_FIELDS})
+    return dataclasses.replace(experiment, **{role: dataclasses.replace(part, model=model)})
+
+
+def _named(role: str, name: str) -> Model:
+    if name not in NAMED:
+        close = difflib.get_close_matches(name, NAMED, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(NAMED)}."
+        raise ValueError(f"{role}.model: unknown model {name!r}; {hint}")
+    return NAMED[name]
+
+
+def parse_with_preset(cls: type[T], arguments: Sequence[str], program: str) -> T:
+    """`PRESET [--a.b value …]`: `cls` has the fields `preset` and `experiment`, and its own flags."""
+    preset, *rest = arguments
+    experiment, rest = with_named_models(load_experiment(preset), rest)
+    values: dict[str, Any] = {"experiment": experiment}
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if field.name not in values and field.default is dataclasses.MISSING:
+            values[field.name] = tyro.MISSING
+    parsed = parse(cls, rest, f"{program} {preset}", default=cls(**values))
+    validate(parsed.experiment)  # type: ignore[attr-defined]
+    return parsed

@@ -1,0 +1,82 @@
+"""The size and the cost of a network, read off its trace.
+
+Nothing is computed: no weights are allocated and no device is touched. Must not know any one
+network: it sees a forward pass as abstract shapes and a list of primitive operations.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Jaxpr, JaxprEqn, jaxprs_in_params
+from jaxtyping import Array
+
+from kdjax.models.base import VisionModel
+from kdjax.types import Outputs, Variables
+
+Shape = tuple[int, int, int]
+"""Height, width and channels of one image."""
+
+
+def parameter_count(model: VisionModel, shape: Shape) -> int:
+    """How many numbers are trained; the running statistics of batch norm are not among them."""
+    leaves = jax.tree.leaves(_variables(model, shape)["params"])
+    return sum(math.prod(leaf.shape) for leaf in leaves)
+
+
+def flops(model: VisionModel, shape: Shape) -> int:
+    """Floating-point operations to classify one image: `2 · multiply-adds`.
+
+    Counts convolutions and matrix products. As is usual, products with padding count;
+    normalisation, activations and pooling do not.
+    """
+    forward = jax.make_jaxpr(model.apply)(_variables(model, shape), _image(shape))
+    return 2 * _multiply_adds(forward.jaxpr)
+
+
+def stage_shapes(model: VisionModel, shape: Shape) -> dict[str, tuple[int, ...]]:
+    """Per image: `(H, W, C)` of each feature map in order, then `(d,)` of the `embedding`."""
+    names: list[str] = []
+
+    def forward(variables: Variables, image: Array) -> Outputs:
+        outputs: Any = model.apply(variables, image)
+        names.extend(outputs.features)  # JAX sorts the keys of whatever leaves a trace.
+        return outputs
+
+    outputs = jax.eval_shape(forward, _variables(model, shape), _image(shape))
+    maps = {name: tuple(outputs.features[name].shape[1:]) for name in names}
+    return {**maps, "embedding": tuple(outputs.embedding.shape[1:])}
+
+
+def _image(shape: Shape) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((1, *shape), jnp.uint8)
+
+
+def _variables(model: VisionModel, shape: Shape) -> Variables:
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return jax.eval_shape(model.init, key, _image(shape))
+
+
+def _multiply_adds(jaxpr: Jaxpr) -> int:
+    return sum(_of_equation(equation) for equation in jaxpr.eqns)
+
+
+def _of_equation(equation: JaxprEqn) -> int:
+    parameters, operation = equation.params, equation.primitive.name
+    if operation == "conv_general_dilated":
+        out_channels = parameters["dimension_numbers"].rhs_spec[0]
+        kernel = _shape(equation.invars[1])
+        each = math.prod(size for axis, size in enumerate(kernel) if axis != out_channels)
+        return each * math.prod(_shape(equation.outvars[0]))
+    if operation == "dot_general":
+        (contracted, _), _ = parameters["dimension_numbers"]
+        each = math.prod(_shape(equation.invars[0])[axis] for axis in contracted)
+        return each * math.prod(_shape(equation.outvars[0]))
+    # A loop of known length repeats its body; any other body runs once.
+    times = parameters["length"] if operation == "scan" else 1
+    return times * sum(_multiply_adds(body) for body in jaxprs_in_params(parameters))
+
+
+def _shape(variable: Any) -> tuple[int, ...]:
+    return variable.aval.shape

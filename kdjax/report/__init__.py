@@ -1,0 +1,1 @@
+"""One page that says what a job gained and what it cost."""

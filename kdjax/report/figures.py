@@ -1,0 +1,217 @@
+"""Charts as inline SVG that takes its colours and its typeface from the page.
+
+Only our own words are drawn: a name that comes from outside belongs into HTML, where it is
+escaped. Nothing here touches pyplot.
+"""
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+
+from kdjax.report.history import Series, thin
+from kdjax.report.job import Bin, Evaluation
+from kdjax.report.words import NAMES, SPACE, known, scaled
+
+# Matplotlib knows no CSS variables: it draws in these stand-ins, which _inline replaces.
+COLOURS = {
+    "ink": "#000101",
+    "muted": "#000202",
+    "grid": "#000303",
+    "teacher": "#000404",
+    "baseline": "#000505",
+    "student": "#000606",
+}
+DASHES = {"teacher": "-", "baseline": (0, (4, 2)), "student": "-"}
+WIDTHS = {"teacher": 1.2, "baseline": 1.4, "student": 1.9}
+
+SIZE = (3.6, 2.35)
+"""Inches; a panel is as wide as a phone, so that its text stays readable there."""
+LOGARITHMIC = 100.0
+"""Ratio of largest to smallest value from which a quantity is shown on a logarithmic axis."""
+
+STYLE = {
+    "svg.fonttype": "none",
+    "font.size": 8.0,
+    "text.color": COLOURS["muted"],
+    "axes.labelcolor": COLOURS["muted"],
+    "axes.edgecolor": COLOURS["grid"],
+    "axes.linewidth": 0.8,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "figure.facecolor": "none",
+    "grid.color": COLOURS["grid"],
+    "grid.linewidth": 0.6,
+    "xtick.color": COLOURS["grid"],
+    "ytick.color": COLOURS["grid"],
+    "xtick.labelcolor": COLOURS["muted"],
+    "ytick.labelcolor": COLOURS["muted"],
+    "ytick.major.size": 0,
+    "xtick.major.size": 3,
+}
+
+
+class Line(NamedTuple):
+    """One network's curve."""
+
+    role: str
+    series: Series
+
+
+class Point(NamedTuple):
+    """A network in the trade-off of size and accuracy; `mark` is its number in the table."""
+
+    role: str
+    mark: str
+    parameters: float
+    top1: float
+
+
+def curves(lines: Sequence[Line], *, key: str, share: bool = False, linear: bool = False) -> Markup:
+    """Curves over epochs; where points were averaged, their range is shaded.
+
+    `share` labels the axis in percent; `linear` forbids a logarithmic axis. `key` is unique on the
+    page: it keeps the names inside the drawings apart.
+    """
+    with _figure(key) as figure:
+        axes = figure.add_subplot()
+        for line in lines:
+            _draw(axes, line)
+        if not linear and _spread([line.series for line in lines]) > LOGARITHMIC:
+            axes.set_yscale("log")
+            axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(_as_percent if share else _plainly))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.set_xlabel("epoch")
+        axes.margins(x=0.01)
+        return _inline(figure, key)
+
+
+def reliability(bins: Sequence[Bin], role: str, *, key: str) -> Markup:
+    """Accuracy against confidence, and below it how many answers fall into each bin."""
+    filled = [b for b in bins if b.count > 0 and known(b.confidence) and known(b.accuracy)]
+    where = [b.confidence for b in filled]
+    with _figure(key, (3.6, 3.2)) as figure:
+        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+        top.plot([0, 1], [0, 1], color=COLOURS["muted"], linewidth=0.9, linestyle=(0, (2, 2)))
+        top.vlines(where, where, [b.accuracy for b in filled], color=COLOURS[role], alpha=0.45)
+        top.plot(where, [b.accuracy for b in filled], "o-", color=COLOURS[role], markersize=3.5)
+        top.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
+        width = 0.8 / max(len(bins), 1)
+        bottom.bar(where, [b.count for b in filled], width, color=COLOURS[role], alpha=0.6)
+        bottom.set(xlabel="confidence", ylabel="images")
+        bottom.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+        bottom.yaxis.set_major_formatter(FuncFormatter(_briefly))
+        for axis in (top.yaxis, bottom.xaxis):
+            axis.set_major_formatter(FuncFormatter(_as_percent))
+        return _inline(figure, key)
+
+
+def intervals(evaluations: Sequence[tuple[str, Evaluation]], *, key: str) -> Markup:
+    """One row a network: its accuracy and the 95 % interval around it."""
+    with _figure(key, (4.6, 0.55 + 0.36 * len(evaluations))) as figure:
+        axes = figure.add_subplot()
+        for row, (role, evaluation) in enumerate(evaluations):
+            colour = COLOURS[role]
+            if evaluation.top1_interval is not None:
+                axes.plot(evaluation.top1_interval, (row, row), color=colour, alpha=0.5, lw=5)
+            axes.plot([evaluation.top1], [row], "o", color=colour, markersize=6)
+        axes.set_yticks(range(len(evaluations)), [NAMES[role] for role, _ in evaluations])
+        axes.tick_params(axis="y", labelcolor=COLOURS["ink"], labelsize=8.5)
+        axes.set_ylim(len(evaluations) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter(FuncFormatter(_as_percent))
+        axes.margins(x=0.08)
+        return _inline(figure, key)
+
+
+def trade_off(points: Sequence[Point], *, key: str) -> Markup:
+    """Accuracy against parameters, each point with its number."""
+    shapes = {"teacher": "s", "baseline": "D", "student": "o"}
+    with _figure(key, (4.6, 2.9)) as figure:
+        axes = figure.add_subplot()
+        for point in points:
+            at = (point.parameters, point.top1)
+            axes.plot(*at, shapes[point.role], color=COLOURS[point.role], markersize=6, alpha=0.85)
+            axes.annotate(point.mark, at, (5, 4), textcoords="offset points", color=COLOURS["ink"])
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(_briefly))
+        axes.yaxis.set_major_formatter(FuncFormatter(_as_percent))
+        axes.set(xlabel="parameters", ylabel="top-1 accuracy")
+        axes.margins(0.1)
+        return _inline(figure, key)
+
+
+@contextmanager
+def _figure(key: str, size: tuple[float, float] = SIZE) -> Iterator[Figure]:
+    """A figure in the style of the page; the style ends with the block."""
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": key}):
+        yield Figure(figsize=size, layout="constrained")
+
+
+def _draw(axes: Axes, line: Line) -> None:
+    curve, colour = thin(line.series), COLOURS[line.role]
+    if len(curve.mean) < len(line.series.value):
+        axes.fill_between(
+            curve.epoch, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0
+        )
+    marker = "o" if np.isfinite(curve.mean).sum() < 2 else ""
+    axes.plot(
+        curve.epoch,
+        curve.mean,
+        color=colour,
+        linestyle=DASHES[line.role],
+        linewidth=WIDTHS[line.role],
+        marker=marker,
+        markersize=4,
+    )
+
+
+def _spread(series: Sequence[Series]) -> float:
+    """Largest over smallest finite value; 0 where that is no use."""
+    values = np.concatenate([s.value for s in series]) if series else np.empty(0)
+    values = values[np.isfinite(values)]
+    return float(values.max() / values.min()) if values.size and values.min() > 0 else 0.0
+
+
+def _as_percent(share: float, _: int | None = None) -> str:
+    return f"{round(100 * share, 6):g}{SPACE}%"
+
+
+def _plainly(value: float, _: int | None = None) -> str:
+    return _briefly(value) if abs(value) >= 10_000 else f"{round(value, 10):g}"
+
+
+def _briefly(value: float, _: int | None = None) -> str:
+    return scaled(value).removesuffix(".0") if abs(value) < 1000 else _short(value)
+
+
+def _inline(figure: Figure, key: str) -> Markup:
+    """The drawing without a file's trappings, its stand-ins replaced by the page's variables."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</defs>", "", text, flags=re.S)
+    text = re.sub(r' xmlns(:xlink)?="[^"]*"| (width|height)="[\d.]+pt"', "", text)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
+    text = text.replace("xlink:href", "href")
+    text = re.sub(r"font-family: [^;\"]*", "font-family: inherit", text)
+    for name, colour in COLOURS.items():
+        text = text.replace(colour, f"var(--{name})")
+    text = text.replace("<svg", '<svg aria-hidden="true" focusable="false"', 1)
+    return Markup(re.sub(r"\s*\n\s*", " ", text))

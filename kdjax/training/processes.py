@@ -1,0 +1,263 @@
+"""How the processes of one job find each other. Knows no model, no data and no loop.
+
+Sources, first match wins: the config; `JAX_COORDINATOR_ADDRESS` with `NNODES` and `NODE_RANK`;
+SkyPilot's variables; Slurm, Open MPI and Cloud TPU as JAX detects them. Kubernetes must set the
+variables: asking its API server takes a package and rights that a lone pod does not have.
+"""
+
+import os
+import re
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NoReturn
+
+import jax
+
+# JAX has no public way to ask what it would detect without also acting on it.
+from jax._src.clusters import GceTpuCluster, GkeTpuCluster, OmpiCluster, SlurmCluster
+
+from kdjax.experiment import Processes
+
+PORT = 12321
+"""Coordinator port where neither the address nor `JAX_COORDINATOR_PORT` names one."""
+
+PATIENCE = 5.0
+"""Seconds a process waits for the coordinator in silence."""
+
+DETECTORS = {
+    "Open MPI": OmpiCluster,
+    "Slurm": SlurmCluster,
+    "TPU on Kubernetes": GkeTpuCluster,
+    "Cloud TPU": GceTpuCluster,
+}
+"""What JAX recognises, in its own order."""
+
+ENGINES = {
+    "Open MPI": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+    "Slurm": ("SLURM_NTASKS", "SLURM_PROCID"),
+}
+"""Engines whose count and index stand in the environment."""
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Process `index` of `count`, and where they meet."""
+
+    source: str
+    """Who said so."""
+    coordinator: str | None
+    """`host:port` of process 0; None: JAX works it out."""
+    count: int
+    """Number of processes."""
+    index: int
+    """Which of them this is, from 0."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise ValueError(
+                f"{self.source}: process {self.index} of {self.count} cannot be; "
+                f"the index counts from 0 and stays below the number of processes."
+            )
+
+
+def connect(processes: Processes, environ: Mapping[str, str] = os.environ) -> None:
+    """Join the other processes, if there are any: once, before any device is used.
+
+    A single process is left without `jax.distributed`, and without a word. Raises ValueError for
+    incomplete or contradictory settings, and for a coordinator that cannot be reached; JAX itself
+    would end the process from C++ with no address in sight. On the CPU Gloo adds lines of its own
+    to the output. JAX's detection reads `os.environ`, whatever `environ` is.
+    """
+    topology = resolve(processes, environ)
+    detection: str | None = "deactivate"
+    if topology is None or topology.coordinator is None:
+        topology = _detect(topology, processes.init_timeout, environ)
+        # Slurm and Open MPI start a process for each GPU, and JAX's detection also picks the GPU.
+        # Elsewhere it must stay off, or a process that has a whole node ends up with one GPU.
+        detection = None
+    if topology is None or topology.count == 1:
+        return
+    _reach(topology, processes.init_timeout)
+    try:
+        jax.distributed.initialize(
+            topology.coordinator,
+            topology.count,
+            topology.index,
+            cluster_detection_method=detection,
+            initialization_timeout=processes.init_timeout,
+            heartbeat_timeout_seconds=processes.heartbeat_timeout,
+            shutdown_timeout_seconds=processes.shutdown_timeout,
+        )
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{topology.source}: process {topology.index}/{topology.count} cannot use "
+            f"{topology.coordinator} ({reason}); is the port taken by another job?"
+        ) from error
+    _check(topology)
+
+
+def resolve(processes: Processes, environ: Mapping[str, str]) -> Topology | None:
+    """What config and environment say about this job; None if nothing says anything.
+
+    Engines that start a single process say nothing: what runs inside may start more. Raises
+    ValueError for a source that is incomplete, and for two that disagree on count or index. Their
+    addresses are not compared, since a host has many names.
+    """
+    sources = (_config(processes), _variables(environ), _skypilot(environ), _engine(environ))
+    found = [topology for topology in sources if topology is not None]
+    for other in found[1:]:
+        _agree(found[0], other)
+    return found[0] if found else None
+
+
+def abandon(code: int) -> NoReturn:
+    """End a process that failed while connected, at once.
+
+    An orderly exit would wait for the others, and they for the next collective of this one.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _config(processes: Processes) -> Topology | None:
+    coordinator, count, index = processes.coordinator, processes.count, processes.index
+    if coordinator is None and count is None and index is None:
+        return None
+    if coordinator is None or count is None or index is None:
+        values = {"coordinator": coordinator, "count": count, "index": index}
+        missing = ", ".join(name for name, value in values.items() if value is None)
+        raise ValueError(
+            f"runtime.processes: {missing} missing; give coordinator, count and index, or none."
+        )
+    return Topology("runtime.processes", _address(coordinator, PORT), count, index)
+
+
+def _variables(environ: Mapping[str, str]) -> Topology | None:
+    host = environ.get("JAX_COORDINATOR_ADDRESS")
+    if not host:
+        return None
+    missing = [name for name in ("NNODES", "NODE_RANK") if not environ.get(name)]
+    if missing:
+        raise ValueError(
+            f"JAX_COORDINATOR_ADDRESS is {host!r}, but {' and '.join(missing)} is not set; "
+            "set all of JAX_COORDINATOR_ADDRESS, NNODES and NODE_RANK, or none."
+        )
+    address = _address(host, _port(environ))
+    count, index = _integer(environ, "NNODES"), _integer(environ, "NODE_RANK")
+    return Topology("JAX_COORDINATOR_ADDRESS", address, count, index)
+
+
+def _skypilot(environ: Mapping[str, str]) -> Topology | None:
+    if environ.get("SKYPILOT_NUM_NODES", "1") == "1":
+        return None
+    count, index = _integer(environ, "SKYPILOT_NUM_NODES"), _integer(environ, "SKYPILOT_NODE_RANK")
+    hosts = environ.get("SKYPILOT_NODE_IPS", "").split()
+    if len(hosts) != count:
+        raise ValueError(
+            f"SKYPILOT_NODE_IPS names {len(hosts)} hosts, but SKYPILOT_NUM_NODES is {count}."
+        )
+    return Topology("SkyPilot", _address(hosts[0], _port(environ)), count, index)
+
+
+def _engine(environ: Mapping[str, str]) -> Topology | None:
+    for name, (count, index) in ENGINES.items():
+        # The body of an sbatch script has Slurm's counts too, but runs once, outside any step.
+        started = name != "Slurm" or "SLURM_STEP_NODELIST" in environ
+        if started and environ.get(count, "1") != "1":
+            return Topology(name, None, _integer(environ, count), _integer(environ, index))
+    return None
+
+
+def _agree(a: Topology, b: Topology) -> None:
+    if (a.count, a.index) != (b.count, b.index):
+        raise ValueError(
+            f"{a.source} says process {a.index}/{a.count}, but {b.source} says "
+            f"{b.index}/{b.count}; unset one of them."
+        )
+
+
+def _port(environ: Mapping[str, str]) -> int:
+    return _integer(environ, "JAX_COORDINATOR_PORT") if "JAX_COORDINATOR_PORT" in environ else PORT
+
+
+def _integer(environ: Mapping[str, str], name: str) -> int:
+    value = environ.get(name)
+    if value is None or not re.fullmatch(r"\d+", value):
+        raise ValueError(f"{name}: {value!r} is not a whole number.")
+    return int(value)
+
+
+def _address(text: str, port: int) -> str:
+    """`host:port`, with a default for the port; an IPv6 host stands in brackets."""
+    match = re.fullmatch(r"(\[[^\]]+\]|[^:\s]+)(:\d+)?", text)
+    if match is None:
+        raise ValueError(f"coordinator {text!r} is no address; write host:port or [IPv6]:port.")
+    return f"{match[1]}{match[2] or f':{port}'}"
+
+
+def _detect(expected: Topology | None, timeout: int, environ: Mapping[str, str]) -> Topology | None:
+    """What JAX's own detection sees; ValueError unless it sees what the environment says."""
+    source = next((name for name, c in DETECTORS.items() if c.is_env_present()), None)
+    cluster = DETECTORS[source] if source else None
+    if source is None or cluster is None or cluster.get_process_count() == 1:
+        if expected is not None:
+            raise ValueError(
+                f"{expected.source} started process {expected.index}/{expected.count}, which JAX "
+                f"{jax.__version__} does not recognise; set JAX_COORDINATOR_ADDRESS, NNODES and "
+                "NODE_RANK."
+            )
+        return None
+    port = environ.get("JAX_COORDINATOR_PORT")
+    coordinator = cluster.get_coordinator_address(timeout, port)
+    found = Topology(source, coordinator, cluster.get_process_count(), cluster.get_process_id())
+    if expected is not None:
+        _agree(expected, found)
+    return found
+
+
+def _reach(topology: Topology, timeout: int) -> None:
+    """Wait until the coordinator's name is known and, on the others, until it answers."""
+    assert topology.coordinator is not None
+    host, port = topology.coordinator.rsplit(":", 1)
+    host = host.strip("[]")
+    start, told = time.monotonic(), False
+    while True:
+        try:
+            if topology.index == 0:
+                socket.getaddrinfo(host, int(port))
+            else:
+                socket.create_connection((host, int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            where = f"coordinator {topology.coordinator}, named by {topology.source}"
+            waited = time.monotonic() - start
+            if waited >= timeout:
+                raise ValueError(
+                    f"{where}, cannot be reached after {timeout} s ({error}); is process 0 up, "
+                    "and is the address right?"
+                ) from error
+            if waited >= PATIENCE and not told:
+                print(f"kdjax: waiting for {where}: {error}", file=sys.stderr, flush=True)
+                told = True
+            time.sleep(0.2)
+
+
+def _check(topology: Topology) -> None:
+    """Say who is here; ValueError if that is not who was expected."""
+    if jax.process_count() != topology.count:
+        raise ValueError(
+            f"{topology.source} says {topology.count} processes, but the devices "
+            f"({jax.default_backend()}) belong to {jax.process_count()}; is one of them idle?"
+        )
+    print(
+        f"kdjax: process {topology.index}/{topology.count}, coordinator {topology.coordinator} "
+        f"({topology.source}), {jax.local_device_count()} of {jax.device_count()} "
+        f"{jax.default_backend()} devices",
+        file=sys.stderr,
+        flush=True,
+    )

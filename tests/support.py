@@ -1,0 +1,45 @@
+"""Small experiments that a test can afford to run."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from kdjax.experiment import Data, Experiment, Fit, Run, Runtime, Student, Teacher
+from kdjax.losses import CrossEntropy, Term
+from kdjax.models import SmallCNN
+from kdjax.optim import SGD, Cosine
+from kdjax.runs import teacher_run
+
+TINY = SmallCNN(widths=(4, 8), hidden=16, mean=(0.305,), std=(0.376,))
+
+
+def tiny_fit(**fields: Any) -> Fit:
+    """About nine steps an epoch on the training split of the digits."""
+    base = Fit(epochs=1, batch_size=128, optimizer=SGD(), schedule=Cosine(peak=0.05))
+    return dataclasses.replace(base, **fields)
+
+
+def tiny_experiment(directory: Path, **fit: Any) -> Experiment:
+    """A teacher of 3,000 parameters and its half."""
+    return Experiment(
+        name="tiny",
+        data=Data(directory=str(directory)),
+        teacher=Teacher(model=TINY, fit=tiny_fit(**fit)),
+        student=Student(fit=tiny_fit(**fit)),
+        runtime=Runtime(log_every=3, compilation_cache=False, eval_batch_size=128),
+    )
+
+
+def tiny_run(directory: Path, **fields: Any) -> Run:
+    """A run without a teacher."""
+    run = teacher_run(tiny_experiment(directory))
+    return dataclasses.replace(run, losses=(Term(CrossEntropy()),), **fields)
+
+
+def largest_difference(a: Any, b: Any) -> float:
+    """Over all leaves of two trees of one structure."""
+    gaps = jax.tree.map(lambda x, y: np.abs(np.asarray(x) - np.asarray(y)).max(initial=0.0), a, b)
+    return float(max(jax.tree.leaves(gaps)))

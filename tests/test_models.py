@@ -1,0 +1,548 @@
+"""One contract for every network of the union and every name of the literature."""
+
+import dataclasses
+import functools
+import os
+import subprocess
+import sys
+import typing
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax.models import NAMED, Model, ResNet, SmallCNN, VisionModel
+from kdjax.models.summary import flops, parameter_count, stage_shapes
+from kdjax.types import AXIS, Outputs
+
+SHAPE = (10, 8, 3)  # not square, and odd after one halving
+
+# The shapes are written out by hand: the tests may not ask the network what it should be.
+CASES = {
+    "small_cnn": (
+        SmallCNN(num_classes=5, widths=(4, 6), hidden=10),
+        {"stage1": (10, 8, 4), "stage2": (5, 4, 6)},
+        10,
+    ),
+    "resnet": (
+        ResNet(num_classes=5, blocks=(2, 1), widths=(4, 4, 6)),
+        {"stem": (10, 8, 4), "stage1": (10, 8, 4), "stage2": (5, 4, 6)},
+        6,
+    ),
+    "resnet_wider_than_its_stem": (
+        ResNet(num_classes=5, blocks=(1, 1, 1), widths=(4, 8, 8, 8)),
+        {"stem": (10, 8, 4), "stage1": (10, 8, 8), "stage2": (5, 4, 8), "stage3": (3, 2, 8)},
+        8,
+    ),
+}
+
+OTHER_VALUES = {
+    "num_classes": 7,
+    "mean": (0.2, 0.3, 0.4),
+    "std": (0.2,),
+    "dtype": "bfloat16",
+    "sync_batch_norm": False,
+    "widths": (4, 5, 6),
+    "hidden": 9,
+    "blocks": (1, 1),
+}
+"""For every field of every network, a value that is not the one of the first case of its type."""
+
+PUBLISHED_PARAMETERS = {
+    "resnet8": 83_892,
+    "resnet14": 181_108,
+    "resnet20": 278_324,
+    "resnet32": 472_756,
+    "resnet44": 667_188,
+    "resnet56": 861_620,
+    "resnet110": 1_736_564,
+    "resnet8x4": 1_233_540,
+    "resnet32x4": 7_433_860,
+}
+
+every_case = pytest.mark.parametrize("name", CASES)
+every_resnet = pytest.mark.parametrize("name", PUBLISHED_PARAMETERS)
+
+
+def images(count, seed=0, shape=SHAPE):
+    rng = np.random.default_rng(seed)
+    return jnp.asarray(rng.integers(0, 256, (count, *shape), np.uint8))
+
+
+@functools.cache
+def initialised(model):
+    """Variables with no leaf at a value that hides mistakes, such as 0 or 1."""
+    plain = model.clone(sync_batch_norm=False)
+    shapes = jax.eval_shape(plain.init, jax.random.key(0), images(1))
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        if path[-1].key in ("var", "scale"):
+            return np.asarray(rng.uniform(0.5, 1.5, leaf.shape), leaf.dtype)
+        fan_in = np.prod(leaf.shape[:-1])
+        spread = np.sqrt(2 / fan_in) if path[-1].key == "kernel" else 0.1
+        return np.asarray(rng.normal(0, spread, leaf.shape), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def evaluate(model, variables, x):
+    return model.apply(variables, x)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def train(model, variables, x):
+    return model.apply(variables, x, train=True, mutable=["batch_stats"])
+
+
+def train_in_shards(model, variables, x, shards):
+    cut = x.reshape(shards, -1, *x.shape[1:])
+    return jax.vmap(lambda part: train(model, variables, part), axis_name=AXIS)(cut)
+
+
+def close(a, b, tolerance=1e-5):
+    leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    for left, right in leaves:
+        np.testing.assert_allclose(left, right, rtol=tolerance, atol=tolerance)
+
+
+def test_every_network_of_the_union_has_a_case():
+    assert {type(model) for model, _, _ in CASES.values()} == set(typing.get_args(Model))
+    assert {type(model) for model in NAMED.values()} == set(typing.get_args(Model))
+
+
+@every_case
+def test_features_and_embedding_have_the_declared_names_order_and_shapes(name):
+    model, maps, width = CASES[name]
+    variables, seen = initialised(model), []
+
+    def forward(x):
+        out = model.apply(variables, x)
+        seen.extend(out.features.items())  # inside the trace, before JAX sorts the keys
+        return out
+
+    out = jax.eval_shape(forward, images(3))
+    assert isinstance(out, Outputs)
+    assert [(k, v.shape) for k, v in seen] == [(k, (3, *shape)) for k, shape in maps.items()]
+    assert out.embedding.shape == (3, width)
+    assert out.logits.shape == (3, model.num_classes)
+    assert list(stage_shapes(model, SHAPE).items()) == [*maps.items(), ("embedding", (width,))]
+
+
+@every_case
+def test_bfloat16_computes_in_bfloat16_and_keeps_logits_and_variables_in_float32(name):
+    model = CASES[name][0].clone(dtype="bfloat16", sync_batch_norm=False)
+    variables = initialised(model)
+    out, updates = jax.eval_shape(functools.partial(train, model), variables, images(4))
+    assert out.logits.dtype == jnp.float32
+    assert {leaf.dtype.name for leaf in jax.tree.leaves((variables, updates))} == {"float32"}
+    assert {leaf.dtype.name for leaf in (*out.features.values(), out.embedding)} == {"bfloat16"}
+    exact = evaluate(CASES[name][0], variables, images(8))
+    rounded = evaluate(model, variables, images(8))
+    assert 0 < jnp.abs(exact.logits - rounded.logits).max() < 0.1 * jnp.abs(exact.logits).max()
+
+
+@every_case
+def test_evaluation_is_deterministic_and_blind_to_the_rest_of_the_batch(name):
+    model = CASES[name][0]
+    variables = initialised(model)
+    ours, others = images(2, seed=1), images(6, seed=2)
+    first = evaluate(model, variables, jnp.concatenate([ours, others]))
+    again = evaluate(model, variables, jnp.concatenate([ours, others]))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    elsewhere = evaluate(model, variables, jnp.concatenate([images(6, seed=3), ours]))
+    close(jax.tree.map(lambda a: a[:2], first), jax.tree.map(lambda a: a[6:], elsewhere))
+    assert not np.allclose(first.logits[0], first.logits[1])
+
+
+@every_case
+def test_training_moves_every_running_statistic_and_evaluation_reads_them(name):
+    model = CASES[name][0].clone(sync_batch_norm=False)
+    variables = initialised(model)
+    _, updates = train(model, variables, images(8))
+    before = jax.tree_util.tree_leaves_with_path(variables["batch_stats"])
+    after = jax.tree.leaves(updates["batch_stats"])
+    still = [
+        jax.tree_util.keystr(p) for (p, a), b in zip(before, after, strict=True) if (a == b).any()
+    ]
+    assert before
+    assert not still
+    model = CASES[name][0]
+    moved = evaluate(model, {**variables, **updates}, images(8))
+    assert not np.allclose(evaluate(model, variables, images(8)).logits, moved.logits)
+
+
+@every_case
+def test_the_gradient_reaches_every_parameter(name):
+    model = CASES[name][0].clone(sync_batch_norm=False)
+    variables = initialised(model)
+    direction = jnp.asarray(np.random.default_rng(0).normal(size=(8, model.num_classes)))
+
+    @jax.jit
+    @jax.grad
+    def gradient(params):
+        out, _ = train(model, {**variables, "params": params}, images(8))
+        return jnp.sum(out.logits * direction)
+
+    leaves = jax.tree_util.tree_leaves_with_path(gradient(variables["params"]))
+    assert not [jax.tree_util.keystr(p) for p, leaf in leaves if not jnp.isfinite(leaf).all()]
+    assert not [jax.tree_util.keystr(p) for p, leaf in leaves if not leaf.any()]
+
+
+@every_case
+def test_bytes_and_fractions_are_the_same_pixels(name):
+    model = CASES[name][0]
+    x = images(8)
+    close(*(evaluate(model, initialised(model), pixels) for pixels in (x, x / np.float32(255))))
+
+
+@every_case
+def test_normalisation_happens_inside(name):
+    mean, std = (0.1, 0.4, 0.6), (0.2, 0.3, 0.5)
+    plain = CASES[name][0].clone(mean=(0.0,), std=(1.0,))
+    inside = plain.clone(mean=mean, std=std)
+    variables, x = initialised(plain), images(8) / np.float32(255)
+    by_hand = evaluate(plain, variables, (x - jnp.asarray(mean)) / jnp.asarray(std))
+    close(evaluate(inside, variables, x), by_hand)
+
+
+@every_case
+def test_synchronised_batch_norm_makes_shards_equal_one_batch(name):
+    model = CASES[name][0]
+    variables, x = initialised(model), images(8)
+    out, updates = train_in_shards(model, variables, x, 4)
+    whole, expected = train(model.clone(sync_batch_norm=False), variables, x)
+    close(jax.tree.map(lambda a: a.reshape(8, *a.shape[2:]), out), whole)
+    for i in range(4):
+        close(jax.tree.map(lambda a, i=i: a[i], updates), expected)
+    apart, _ = train_in_shards(model.clone(sync_batch_norm=False), variables, x, 4)
+    assert not np.allclose(apart.logits.reshape(8, -1), whole.logits, atol=1e-3)
+
+
+@every_case
+def test_channels_name_the_layers_and_their_groups_fit_the_kernels(name):
+    model = CASES[name][0]
+    variables, groups = initialised(model), model.channels()
+    assert set(groups) == set(variables["params"])
+    sizes = {None: set()}
+    for layer, (reads, writes) in groups.items():
+        leaves = variables["params"][layer] | variables["batch_stats"].get(layer, {})
+        for leaf in leaves.values():
+            sizes.setdefault(writes, set()).add(leaf.shape[-1])
+        if "kernel" not in leaves:
+            assert reads is None
+        elif reads is None:
+            assert leaves["kernel"].shape[-2] == SHAPE[-1]
+        else:
+            sizes.setdefault(reads, set()).add(leaves["kernel"].shape[-2])
+    assert sizes.pop(None) == {model.num_classes}
+    assert all(len(found) == 1 for found in sizes.values()), sizes
+
+
+@every_case
+def test_reordering_the_channels_of_a_group_changes_nothing(name):
+    """What makes a group a group: its channels may be permuted, and therefore cut, together."""
+    model = CASES[name][0]
+    variables, groups = initialised(model), model.channels()
+    expected = evaluate(model, variables, images(8)).logits
+
+    def reordered(group, path, leaf):
+        reads, writes = groups[path[1].key]
+        leaf = jnp.roll(leaf, 1, axis=-1) if writes == group else leaf
+        reading = reads == group and path[-1].key == "kernel"
+        return jnp.roll(leaf, 1, axis=-2) if reading else leaf
+
+    for group in {g for pair in groups.values() for g in pair} - {None}:
+        rolled = jax.tree_util.tree_map_with_path(functools.partial(reordered, group), variables)
+        assert any(map(jnp.any, jax.tree.leaves(jax.tree.map(jnp.not_equal, rolled, variables))))
+        close(evaluate(model, rolled, images(8)).logits, expected)
+
+
+def parameter_shapes(model):
+    variables = jax.eval_shape(model.init, jax.random.key(0), images(1))
+    return jax.tree.map(lambda leaf: leaf.shape, variables["params"])
+
+
+@every_case
+def test_all_but_the_first_block_of_a_stage_can_be_left_out(name):
+    model = CASES[name][0]
+    blocks = [block for stage in model.stages() for block in stage]
+    layers = {b: {x for x in model.channels() if x.startswith(f"{b}_")} for b in blocks}
+    assert all(layers.values())
+    assert len(set(blocks)) == len(blocks)
+    spare = [block for stage in model.stages() for block in stage[1:]]
+    shapes, shallow = parameter_shapes(model), parameter_shapes(model.scaled(1.0, 0.01))
+    for block in spare:
+        for layer in layers[block]:
+            del shapes[layer]
+    assert shapes == shallow
+
+
+@every_case
+def test_a_scaled_network_keeps_its_other_fields_and_its_share_of_every_group(name):
+    model = CASES[name][0].clone(mean=(0.1,), std=(0.2,), dtype="bfloat16", sync_batch_norm=False)
+    assert model.scaled(1.0, 1.0) == model
+    half, whole = model.scaled(0.5, 1.0), parameter_shapes(model)
+    assert half.channels() == model.channels()
+    for layer, leaves in parameter_shapes(half).items():
+        reads, writes = model.channels()[layer]
+        for kind, shape in leaves.items():
+            factors = [1] * len(shape)
+            if kind == "kernel" and reads is not None:
+                factors[-2] = 2
+            if writes is not None:
+                factors[-1] = 2
+            assert whole[layer][kind] == tuple(map(int.__mul__, shape, factors)), layer
+    sizes = "widths", "hidden", "blocks"
+    same = {f.name for f in dataclasses.fields(model)} - {*sizes, "parent", "name"}
+    assert all(getattr(half, field) == getattr(model, field) for field in same)
+    tiny = jax.tree.leaves(parameter_shapes(model.scaled(0.001, 0.001)))
+    assert min(tiny) == 1
+
+
+def structure(model):
+    """Shapes and types of the outputs and of the variables."""
+    result = jax.eval_shape(model.init_with_output, jax.random.key(0), images(1))
+    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), result)
+
+
+def numbers(model):
+    """What a training step on two shards returns, from given variables."""
+    return train_in_shards(model, initialised(CASE_OF[type(model)]), images(8), 2)[0].logits
+
+
+CASE_OF = {type(model): model for model, _, _ in reversed(CASES.values())}
+
+
+@pytest.mark.parametrize("kind", typing.get_args(Model), ids=lambda kind: kind.__name__)
+def test_no_field_is_dead(kind):
+    model = CASE_OF[kind]
+    reference = numbers(model)
+    fields = {f.name for f in dataclasses.fields(kind)} - {"parent", "name"}
+    assert not fields - set(OTHER_VALUES), "give the new field another value in OTHER_VALUES"
+
+    def changes(field):
+        other = model.clone(**{field: OTHER_VALUES[field]})
+        return structure(other) != structure(model) or not np.allclose(numbers(other), reference)
+
+    assert not [field for field in fields if not changes(field)]
+
+
+def test_models_are_values():
+    assert NAMED["resnet20"] == ResNet(blocks=(3, 3, 3))
+    assert hash(NAMED["resnet20"]) == hash(ResNet(blocks=(3, 3, 3)))
+    assert NAMED["resnet20"] != NAMED["resnet20"].clone(num_classes=100)
+
+
+# --- Arithmetic against plain NumPy in float64 -------------------------------------------------
+
+
+def np_conv(x, layer, stride=1):
+    kernel = np.asarray(layer["kernel"], np.float64)
+    size = kernel.shape[0]
+    pad = size // 2
+    x = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(1, 2))
+    return np.einsum("nhwcij,ijco->nhwo", windows[:, ::stride, ::stride], kernel)
+
+
+def np_norm(x, params, stats):
+    scale, bias, mean, var = (
+        np.asarray(a, np.float64)
+        for a in (params["scale"], params["bias"], stats["mean"], stats["var"])
+    )
+    return (x - mean) / np.sqrt(var + 1e-5) * scale + bias
+
+
+def np_resnet(model, variables, x):
+    params, stats = variables["params"], variables["batch_stats"]
+
+    def step(x, conv, bn, stride=1):
+        return np_norm(np_conv(x, params[conv], stride), params[bn], stats[bn])
+
+    x = np.maximum(step(x, "stem", "stem_bn"), 0)
+    for i, count in enumerate(model.blocks, start=1):
+        for j in range(count):
+            name, stride = f"stage{i}_block{j}", 2 if i > 1 and j == 0 else 1
+            y = np.maximum(step(x, f"{name}_conv1", f"{name}_bn1", stride), 0)
+            y = step(y, f"{name}_conv2", f"{name}_bn2")
+            if f"{name}_shortcut" in params:
+                x = step(x, f"{name}_shortcut", f"{name}_shortcut_bn", stride)
+            x = np.maximum(x + y, 0)
+    return x.mean(axis=(1, 2)) @ params["classifier"]["kernel"] + params["classifier"]["bias"]
+
+
+def np_small_cnn(model, variables, x):
+    params, stats = variables["params"], variables["batch_stats"]
+    for i in range(1, len(model.widths) + 1):
+        x = np_norm(np_conv(x, params[f"conv{i}"]), params[f"bn{i}"], stats[f"bn{i}"])
+        x = np.maximum(x, 0)
+        height, width = x.shape[1] // 2, x.shape[2] // 2
+        x = x[:, : 2 * height, : 2 * width]
+        x = x.reshape(len(x), height, 2, width, 2, -1).max(axis=(2, 4))
+    kernel = np.asarray(params["dense"]["kernel"], np.float64)
+    x = np.einsum("nhwc,hwcd->nd", x, kernel) + params["dense"]["bias"]
+    x = np.maximum(x, 0)
+    return x @ params["classifier"]["kernel"] + params["classifier"]["bias"]
+
+
+NUMPY = {ResNet: np_resnet, SmallCNN: np_small_cnn}
+
+
+@every_case
+def test_evaluation_equals_plain_numpy(name):
+    model = CASES[name][0]
+    variables, x = initialised(model), images(8)
+    pixels = (np.asarray(x, np.float64) / 255 - 0.5) / 0.5
+    expected = NUMPY[type(model)](model, variables, pixels)
+    close(evaluate(model, variables, x).logits, expected)
+
+
+def test_batch_norm_keeps_nine_tenths_and_the_biased_variance():
+    model = SmallCNN(widths=(4,), hidden=3, sync_batch_norm=False)
+    variables, x = initialised(model), images(5)
+    _, updates = train(model, variables, x)
+    pixels = (np.asarray(x, np.float64) / 255 - 0.5) / 0.5
+    seen = np_conv(pixels, variables["params"]["conv1"]).reshape(-1, 4)
+    old = variables["batch_stats"]["bn1"]
+    expected = {
+        "mean": 0.9 * np.asarray(old["mean"]) + 0.1 * seen.mean(axis=0),
+        "var": 0.9 * np.asarray(old["var"]) + 0.1 * seen.var(axis=0),
+    }
+    close(updates["batch_stats"]["bn1"], expected)
+
+
+def test_convolutions_start_with_variance_two_over_fan_out():
+    class OneConvolution(VisionModel):
+        @nn.compact
+        def __call__(self, images, train=False):
+            return self.conv(64, 3, name="conv")(images)
+
+    variables = OneConvolution().init(jax.random.key(0), jnp.zeros((1, 1, 1, 16)))
+    spread = variables["params"]["conv"]["kernel"].std()
+    assert spread == pytest.approx(np.sqrt(2 / (64 * 9)), rel=0.02)
+
+
+# --- The networks of the literature ------------------------------------------------------------
+
+
+def test_every_named_resnet_has_a_published_size():
+    assert {name for name in NAMED if name.startswith("resnet")} == set(PUBLISHED_PARAMETERS)
+
+
+@every_resnet
+def test_size_depth_and_stages_are_those_of_the_name(name):
+    model = NAMED[name].clone(num_classes=100)
+    assert parameter_count(model, (32, 32, 3)) == PUBLISHED_PARAMETERS[name]
+    shapes = parameter_shapes(model)
+    assert set(model.channels()) == set(shapes)
+    # Projections on the shortcut do not count as layers.
+    layers = [k for k in shapes if "kernel" in shapes[k] and "shortcut" not in k]
+    assert len(layers) == int(name.removeprefix("resnet").split("x")[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "stem", "widths"),
+    [
+        ("resnet8", 16, (16, 32, 64)),
+        ("resnet8x4", 32, (64, 128, 256)),
+    ],
+)
+def test_stages_halve_the_resolution(name, stem, widths):
+    assert stage_shapes(NAMED[name], (32, 32, 3)) == {
+        "stem": (32, 32, stem),
+        "stage1": (32, 32, widths[0]),
+        "stage2": (16, 16, widths[1]),
+        "stage3": (8, 8, widths[2]),
+        "embedding": (widths[2],),
+    }
+
+
+# --- Cost ----------------------------------------------------------------------------------
+
+
+def test_resnet20_costs_its_forty_million_multiply_adds():
+    """The 40.55 M of the plain network, and two 1x1 projections and the classifier."""
+    stem = 32 * 32 * 16 * (9 * 3)
+    stage1 = 6 * 32 * 32 * 16 * (9 * 16)
+    stage2 = 16 * 16 * 32 * (9 * 16 + 16 + 5 * 9 * 32)
+    stage3 = 8 * 8 * 64 * (9 * 32 + 32 + 5 * 9 * 64)
+    total = stem + stage1 + stage2 + stage3 + 64 * 10
+    assert total == 40_813_184
+    assert flops(NAMED["resnet20"], (32, 32, 3)) == 2 * total
+
+
+def test_resnet8x4_costs_what_its_layers_cost():
+    stem = 32 * 32 * 32 * (9 * 3)
+    stage1 = 32 * 32 * 64 * (9 * 32 + 32 + 9 * 64)
+    stage2 = 16 * 16 * 128 * (9 * 64 + 64 + 9 * 128)
+    stage3 = 8 * 8 * 256 * (9 * 128 + 128 + 9 * 256)
+    total = stem + stage1 + stage2 + stage3 + 256 * 100
+    assert flops(NAMED["resnet8x4"].clone(num_classes=100), (32, 32, 3)) == 2 * total
+
+
+def test_small_cnn_costs_what_its_layers_cost():
+    convolutions = 8 * 8 * 4 * 9 + 4 * 4 * 8 * (9 * 4)
+    dense = 2 * 2 * 8 * 32 + 32 * 10
+    assert flops(NAMED["tiny_cnn"], (8, 8, 1)) == 2 * (convolutions + dense)
+
+
+def test_cost_counts_groups_loops_and_nested_calls():
+    class Odd(VisionModel):
+        @nn.compact
+        def __call__(self, images, train=False):
+            grouped = self.conv(6, 3, feature_group_count=3, name="grouped")
+            x = jax.checkpoint(lambda x: nn.relu(x))(grouped(self.pixels(images)))
+            kernel = self.param("square", nn.initializers.ones, (6, 6))
+            x, _ = jax.lax.scan(lambda c, _: (jax.jit(jnp.matmul)(c, kernel), None), x, length=5)
+            return Outputs(x.mean(axis=(1, 2)), {}, x.mean(axis=(1, 2)))
+
+    pixels = 10 * 8
+    assert flops(Odd(), SHAPE) == 2 * (pixels * 6 * 9 * 1 + 5 * pixels * 6 * 6)
+
+
+def test_batch_norm_statistics_are_not_parameters():
+    model = SmallCNN(num_classes=5, widths=(4,), hidden=7)
+    assert parameter_count(model, (8, 8, 1)) == 9 * 4 + 2 * 4 + (4 * 4 * 4 * 7 + 7) + (7 * 5 + 5)
+
+
+def test_the_summary_touches_no_device():
+    program = (
+        "from kdjax.models import NAMED; from kdjax.models.summary import *;"
+        "m = NAMED['resnet8']; s = (32, 32, 3);"
+        "print(parameter_count(m, s), flops(m, s), len(stage_shapes(m, s)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "JAX_PLATFORMS": "no_such_platform"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["78042", "25003264", "5"]
+
+
+# --- A network that is only half written -----------------------------------------------------
+
+
+def test_too_many_stages_for_the_image_are_refused():
+    with pytest.raises(ValueError, match=r"SmallCNN.widths: 4 stages .* 8x8 .* at most 3"):
+        parameter_count(SmallCNN(widths=(4, 4, 4, 4)), (8, 8, 1))
+
+
+class Unfinished(VisionModel):
+    pass
+
+
+def test_an_unfinished_network_says_what_is_missing():
+    with pytest.raises(TypeError, match="Unfinished does not define __call__"):
+        Unfinished().apply({}, images(1))
+    with pytest.raises(TypeError, match="Unfinished does not declare its channels"):
+        Unfinished().channels()
+    with pytest.raises(TypeError, match="Unfinished does not say how it shrinks"):
+        Unfinished().scaled(0.5, 0.5)
+    assert Unfinished().stages() == ()

@@ -1,0 +1,280 @@
+"""The distributed step against one big batch written down by hand."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from kdjax.data.augment import PadCrop, augment
+from kdjax.data.pipeline import TrainingStream
+from kdjax.experiment import Data, Run
+from kdjax.losses import AttentionTransfer, CrossEntropy, FitNet, Ramp, SoftTarget, Term
+from kdjax.models import SmallCNN
+from kdjax.optim import SGD, Cosine
+from kdjax.training.parallel import Devices, fetch
+from kdjax.training.state import initial_adapters, initial_state, initial_variables
+from kdjax.training.step import Plan, _terms, make_train_step
+from kdjax.types import Batch
+from tests.support import TINY, largest_difference, tiny_fit
+
+SHAPE = (8, 8, 1)
+TEACHER = SmallCNN(widths=(6, 12), hidden=24, mean=(0.305,), std=(0.376,))
+LOSSES = (Term(CrossEntropy(), 0.3), Term(SoftTarget(temperature=3.0), 0.7))
+LAYOUTS = [("pmap", 1), ("pmap", 2), ("pmap", 8), ("shard_map", 1), ("shard_map", 8)]
+
+
+def make_run(**fields) -> Run:
+    fit = tiny_fit(batch_size=32, schedule=Cosine(peak=0.05))
+    base = Run(role="student", seed=0, data=Data(), model=TINY, losses=LOSSES, fit=fit)
+    return dataclasses.replace(base, **fields)
+
+
+@pytest.fixture(scope="module")
+def source(digits):
+    return digits.open("train")
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    return jax.device_get(initial_variables(TEACHER, SHAPE, jax.random.key(7)))
+
+
+def start(run: Run, plan: Plan):
+    key = jax.random.key(3)
+    adapters = initial_adapters(run.losses, run.model, TEACHER, SHAPE, key)
+    variables = initial_variables(run.model, SHAPE, key)
+    ema = run.fit.ema_decay is not None
+    return jax.device_get(initial_state(variables, adapters, plan.optimizer(), ema))
+
+
+def train(run, source, teacher, layout=("pmap", 1), steps=4):
+    """The state on the devices, and the metrics of every step."""
+    plan = Plan.of(run, TEACHER, len(source))
+    backend, count = layout
+    devices = Devices(backend, count)
+    step = devices.spread(make_train_step(plan), donate=True)
+    state, frozen = devices.replicate(start(run, plan)), devices.replicate(teacher)
+    stream = TrainingStream(source, run.fit.batch_size, run.seed)
+    rows = devices.rows(run.fit.batch_size, run.fit.accumulate)
+    history = []
+    for i in range(steps):
+        state, metrics = step(state, frozen, devices.split(stream.batch(i, rows)))
+        history.append(fetch(metrics))
+    return state, np.array(history), frozen
+
+
+def by_hand(run, source, teacher, steps=4):
+    """The same training as one big batch under plain jit, sharing no code with the step."""
+    model = run.model.clone(sync_batch_norm=False)
+    plan = Plan.of(run, TEACHER, len(source))
+    schedule = optax.cosine_decay_schedule(0.05, plan.steps)
+    optimizer = optax.chain(
+        optax.add_decayed_weights(5e-4, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p)),
+        optax.sgd(schedule, momentum=0.9),
+    )
+    state = start(run, plan)
+    params, stats = state.params["student"], state.stats["student"]
+    moments = optimizer.init(params)
+
+    @jax.jit
+    def step(params, stats, moments, images, labels):
+        t = TEACHER.apply(teacher, images, train=False).logits
+
+        def objective(params):
+            outputs, new = model.apply(
+                {"params": params, "batch_stats": stats}, images, train=True, mutable=["batch_stats"]
+            )
+            ce = optax.softmax_cross_entropy_with_integer_labels(outputs.logits, labels).mean()
+            p, log_q = jax.nn.softmax(t / 3.0), jax.nn.log_softmax(outputs.logits / 3.0)
+            kd = 9.0 * (p * (jnp.log(p) - log_q)).sum(axis=-1).mean()
+            return 0.3 * ce + 0.7 * kd, (new["batch_stats"], jnp.stack([ce, kd]))
+
+        (loss, (stats_, terms)), grads = jax.value_and_grad(objective, has_aux=True)(params)
+        updates, moments = optimizer.update(grads, moments, params)
+        return optax.apply_updates(params, updates), stats_, moments, loss, terms
+
+    losses = []
+    stream = TrainingStream(source, run.fit.batch_size, run.seed)
+    for i in range(steps):
+        batch = stream.batch(i, np.arange(run.fit.batch_size))
+        params, stats, moments, loss, terms = step(params, stats, moments, batch.image, batch.label)
+        losses.append([loss, *terms])
+    return params, stats, np.array(losses)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_any_layout_equals_one_big_batch(layout, source, teacher):
+    run = make_run()
+    params, stats, losses = by_hand(run, source, teacher)
+    state, history, _ = train(run, source, teacher, layout)
+    assert largest_difference(fetch(state.params["student"]), params) < 2e-6
+    assert largest_difference(fetch(state.stats["student"]), stats) < 2e-6
+    np.testing.assert_allclose(history[:, [0, 3, 4]], losses, rtol=1e-5)
+
+
+def test_pmap_and_shard_map_agree_to_the_bit(source, teacher):
+    one, other = (train(make_run(), source, teacher, (name, 8))[0] for name in ("pmap", "shard_map"))
+    assert largest_difference(fetch(one.params), fetch(other.params)) == 0
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        (Term(CrossEntropy()), Term(AttentionTransfer(), 100.0)),
+        (Term(CrossEntropy()), Term(FitNet(stage="stage1"), 10.0), Term(FitNet())),
+    ],
+    ids=["attention", "fitnet"],
+)
+def test_feature_losses_and_adapters_do_not_see_the_devices(losses, source, teacher):
+    run = make_run(losses=losses)
+    states = [train(run, source, teacher, ("pmap", n))[0] for n in (1, 8)]
+    one, eight = (fetch((s.params, s.stats)) for s in states)
+    assert largest_difference(one, eight) < 5e-6
+    if isinstance(losses[1].loss, FitNet):
+        before = start(run, Plan.of(run, TEACHER, len(source)))
+        assert set(one[0]["adapters"]) == {"fit_net", "fit_net_2"}
+        assert largest_difference(before.params["adapters"], one[0]["adapters"]) > 1e-4
+        assert largest_difference(before.stats["adapters"], one[1]["adapters"]) > 1e-4
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_replicas_never_drift_apart(sync, source, teacher):
+    run = make_run(model=TINY.clone(sync_batch_norm=sync))
+    state, _, _ = train(run, source, teacher, ("pmap", 8))
+    for leaf in jax.tree.leaves(state):
+        shards = [np.asarray(shard.data) for shard in leaf.addressable_shards]
+        assert len(shards) == 8
+        for shard in shards[1:]:
+            np.testing.assert_array_equal(shard, shards[0])
+
+
+def test_local_batch_norm_is_another_computation(source, teacher):
+    sync, local = (
+        train(make_run(model=TINY.clone(sync_batch_norm=s)), source, teacher, ("pmap", 8))[0]
+        for s in (True, False)
+    )
+    assert largest_difference(fetch(sync.params), fetch(local.params)) > 1e-4
+
+
+def test_the_teacher_keeps_every_bit(source, teacher):
+    _, _, after = train(make_run(), source, teacher, ("pmap", 8))
+    assert largest_difference(fetch(after), teacher) == 0
+
+
+def test_no_gradient_reaches_the_teacher(source, teacher):
+    run = make_run(losses=(*LOSSES, Term(AttentionTransfer())))
+    plan = Plan.of(run, TEACHER, len(source))
+    state = start(run, plan)
+    batch = TrainingStream(source, 32, 0).batch(0, np.arange(32))
+
+    def objective(params, frozen):
+        terms, _ = jax.vmap(
+            lambda b: _terms(plan, params, state.stats, frozen, b), axis_name="batch"
+        )(jax.tree.map(lambda x: x[None], batch))
+        return terms.sum()
+
+    ours, theirs = jax.grad(objective, argnums=(0, 1))(state.params, teacher)
+    assert all(not leaf.any() for leaf in jax.tree.leaves(theirs))
+    assert any(leaf.any() for leaf in jax.tree.leaves(ours))
+
+
+@pytest.mark.parametrize("slices", [2, 4])
+def test_accumulation_means_the_same_on_any_number_of_devices(slices, source, teacher):
+    run = make_run(fit=tiny_fit(batch_size=32, accumulate=slices))
+    one, eight = (train(run, source, teacher, ("pmap", n))[0] for n in (1, 8))
+    assert largest_difference(fetch(one.params), fetch(eight.params)) < 2e-6
+
+
+def test_accumulated_gradients_are_those_of_the_slices(source, teacher):
+    """Batch norm aside (each slice has its own statistics), it is the mean of the slices."""
+    run = make_run(fit=tiny_fit(batch_size=32, accumulate=2, optimizer=SGD(weight_decay=0.0)))
+    plan = Plan.of(run, TEACHER, len(source))
+    first = start(run, plan)
+    stream = TrainingStream(source, 32, run.seed)
+    batch = stream.batch(0, np.arange(32))
+    stats, halves = first.stats, []
+    for part in (slice(0, 16), slice(16, 32)):
+        piece = jax.tree.map(lambda x, part=part: x[part][None], batch)
+
+        def objective(params, stats=stats, piece=piece):
+            terms, new = jax.vmap(
+                lambda b: _terms(plan, params, stats, teacher, b), axis_name="batch"
+            )(piece)
+            return jnp.dot(jnp.array([0.3, 0.7]), terms[0]), new
+
+        grads, new = jax.grad(objective, has_aux=True)(first.params)
+        stats = jax.tree.map(lambda x: x[0], new)
+        halves.append(grads)
+    gradient = jax.tree.map(jnp.add, *halves)
+    expected = jax.tree.map(lambda p, g: p - 0.05 * g, first.params, gradient)
+    state, _, _ = train(run, source, teacher, ("pmap", 1), steps=1)
+    assert largest_difference(fetch(state.params), expected) < 1e-6
+    assert largest_difference(fetch(state.stats), stats) < 1e-6
+
+
+def test_the_moving_average_follows_its_formula(source, teacher):
+    run = make_run(fit=tiny_fit(batch_size=32, ema_decay=0.3))
+    plan = Plan.of(run, TEACHER, len(source))
+    average = dict(start(run, plan).ema)
+    for steps in (1, 2, 3):
+        state, _, _ = train(run, source, teacher, steps=steps)
+        d = min(0.3, (1 + steps) / (10 + steps))
+        average = jax.tree.map(
+            lambda a, x, d=d: d * a + (1 - d) * x, average, dict(fetch(state).variables())
+        )
+        assert largest_difference(fetch(state.ema), average) < 1e-6
+
+
+def test_weights_move_with_their_schedule(source, teacher):
+    ramp = Ramp(start=0.0, stop=1.0, epochs=1.0)
+    run = make_run(losses=(Term(CrossEntropy()), Term(SoftTarget(), 2.0, ramp)))
+    plan = Plan.of(run, TEACHER, len(source))
+    _, history, _ = train(run, source, teacher, steps=3)
+    column = plan.metric_names().index("weight/soft_target")
+    expected = 2.0 * np.arange(3) / plan.steps_per_epoch
+    np.testing.assert_allclose(history[:, column], expected, rtol=1e-6)
+    loss = history[:, 0]
+    ce, kd = history[:, 3], history[:, 4]
+    np.testing.assert_allclose(loss, ce + expected * kd, rtol=1e-5)
+
+
+def test_bfloat16_computes_in_bfloat16_and_stores_float32(source, teacher):
+    run = make_run(model=TINY.clone(dtype="bfloat16"))
+    state, history, _ = train(run, source, teacher, ("pmap", 8))
+    floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
+    assert {x.dtype for x in floats} == {jnp.dtype("float32")}
+    exact = train(make_run(), source, teacher, ("pmap", 8))[1]
+    gap = np.abs(history[:, 0] - exact[:, 0]) / exact[:, 0]
+    assert 1e-7 < gap.max() < 0.05
+
+
+def test_views_follow_the_example_not_the_device(source, teacher):
+    run = make_run(data=Data(augment=(PadCrop(padding=2),)))
+    one, eight = (train(run, source, teacher, ("pmap", n))[0] for n in (1, 8))
+    plain, _, _ = train(make_run(), source, teacher)
+    assert largest_difference(fetch(one.params), fetch(eight.params)) < 2e-6
+    assert largest_difference(fetch(one.params), fetch(plain.params)) > 1e-4
+
+
+def test_teacher_and_student_see_the_same_view(source):
+    """With the student's own weights as teacher the two differ by batch norm's mode alone."""
+    batch = TrainingStream(source, 8, 0).batch(0, np.arange(8))
+    seen = augment((PadCrop(padding=2),), 0, batch)
+    again = augment((PadCrop(padding=2),), 0, batch)
+    np.testing.assert_array_equal(seen.image, again.image)
+    assert isinstance(seen, Batch)
+    assert not np.array_equal(seen.image, batch.image)
+
+
+def test_a_batch_that_does_not_divide_is_refused_with_those_that_do():
+    with pytest.raises(ValueError, match=r"fit.batch_size: 100 .* 8 devices; 96 or 104 would"):
+        Devices(count=8).check_batch("fit.batch_size", 100)
+    with pytest.raises(ValueError, match=r"8 devices x 4 slices; 96 or 128 would"):
+        Devices(count=8).check_batch("fit.batch_size", 120, slices=4)
+    with pytest.raises(ValueError, match=r"5; *|5 does not divide over 8 devices; 8 would"):
+        Devices(count=8).check_batch("fit.batch_size", 5)
+    with pytest.raises(ValueError, match=r"runtime.devices: 9 asked for"):
+        Devices(count=9)
