@@ -13,8 +13,14 @@ from jaxtyping import install_import_hook
 
 import tests.typechecking  # noqa: F401  the hook below looks it up
 
+# Tests compile the same small programs over and over; so do the processes they start.
+os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parent.parent / ".pytest_cache")
 jax.config.update("jax_num_cpu_devices", 8)
 install_import_hook("kdjax", "tests.typechecking.typechecked")
+
+from kdjax.training.parallel import set_up_compilation_cache
+
+set_up_compilation_cache()
 
 SPLITS = {"train": "train", "validation": "validation", "test": "test"}
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 import typing
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
+from hypothesis.extra.numpy import arrays
 
 from kdjax.losses import (
     AttentionTransfer,
@@ -139,7 +140,7 @@ CASES = {
 OTHER_VALUES = {
     (CrossEntropy, "label_smoothing"): 0.1,
     (SoftTarget, "temperature"): 2.0,
-    (AttentionTransfer, "stages"): ("stage2", "stage1"),
+    (AttentionTransfer, "stages"): ("stage1",),
     (AttentionTransfer, "teacher_stages"): ("half", "stage2"),
     (AttentionTransfer, "p"): 1.0,
     (AttentionTransfer, "variant"): "paper",
@@ -158,18 +159,18 @@ def outputs(maps, seed, examples=EXAMPLES):
 
     def activations(shape):
         drawn = rng.normal(0.5, 1, (examples, *shape))
-        return (drawn + 0.05 * np.sign(drawn)).astype(np.float32)
+        return jnp.asarray(drawn + 0.05 * np.sign(drawn), jnp.float32)
 
     return Outputs(
-        rng.normal(0, 3, (examples, CLASSES)).astype(np.float32),
+        jnp.asarray(rng.normal(0, 3, (examples, CLASSES)), jnp.float32),
         {name: activations(shape) for name, shape in maps.items()},
         activations((3,)),
     )
 
 
 def batch_of(labels):
-    zeros = np.zeros(len(labels), np.int32)
-    return Batch(zeros, np.asarray(labels, np.int32), zeros, zeros, zeros == 0)
+    zeros = jnp.zeros(len(labels), jnp.int32)
+    return Batch(zeros, jnp.asarray(labels, jnp.int32), zeros, zeros, zeros == 0)
 
 
 def example(examples=EXAMPLES):
@@ -186,10 +187,7 @@ def own_variables(loss):
     return jax.tree.map(draw, shapes)
 
 
-def is_free(loss):
-    return not jax.tree.leaves(own_variables(loss))
-
-
+@functools.partial(jax.jit, static_argnums=0)
 def value(loss, student, teacher, batch, params=None):
     """Per example, as on one device that holds the whole batch."""
     variables = dict(own_variables(loss))
@@ -199,8 +197,16 @@ def value(loss, student, teacher, batch, params=None):
     return alone.apply(variables, student, teacher, batch, mutable=["batch_stats"])[0]
 
 
-def on_device(tree):
-    return jax.tree.map(jnp.asarray, tree)
+@functools.partial(jax.jit, static_argnums=0)
+def values_of_halves(loss, student, teacher, batch):
+    """Per example, as on two devices that hold half of the batch each."""
+    cut = lambda x: x.reshape(2, -1, *x.shape[1:])  # noqa: E731
+    halves = jax.tree.map(cut, (student, teacher, batch))
+
+    def apply(*half):
+        return loss.apply(own_variables(loss), *half, mutable=["batch_stats"])[0]
+
+    return jax.vmap(apply, axis_name=AXIS)(*halves).ravel()
 
 
 def as_float64(student, teacher, params):
@@ -246,7 +252,7 @@ def test_value_is_the_formula(name):
     params = own_variables(loss).get("params", {})
     s, t, own = as_float64(student, teacher, params)
     expected = FORMULAS[type(loss)](loss, s, t, batch.label, own)
-    agree(value(loss, *on_device((student, teacher, batch))), expected)
+    agree(value(loss, student, teacher, batch), expected)
 
 
 @every_case
@@ -262,7 +268,7 @@ def test_gradient_is_the_slope_of_the_formula(name):
     def gradients(student, params):
         return jnp.dot(value(loss, student, teacher, batch, params), weights)
 
-    by_student, by_params = gradients(on_device(student), params)
+    by_student, by_params = gradients(student, params)
     ours_s, _, ours_own = as_float64(by_student, by_student, by_params)
     s, t, own = as_float64(student, teacher, params)
     formula = functools.partial(FORMULAS[type(loss)], loss)
@@ -294,27 +300,20 @@ def test_one_float32_value_an_example(name):
         features={k: jnp.asarray(v, jnp.bfloat16) for k, v in student.features.items()}
     )
     for given_student in (student, rounded):
-        values = value(loss, *on_device((given_student, teacher, batch)))
+        values = value(loss, given_student, teacher, batch)
         assert values.shape == (EXAMPLES,)
         assert values.dtype == jnp.float32
 
 
 @every_case
 def test_shards_of_a_batch_are_the_batch(name):
-    loss = CASES[name]
-    full = on_device(example())
-    halves = jax.tree.map(lambda x: x.reshape(2, EXAMPLES // 2, *x.shape[1:]), full)
-
-    def apply(student, teacher, batch):
-        return loss.apply(own_variables(loss), student, teacher, batch, mutable=["batch_stats"])[0]
-
-    agree(jax.vmap(apply, axis_name=AXIS)(*halves).ravel(), value(loss, *full))
+    agree(values_of_halves(CASES[name], *example()), value(CASES[name], *example()))
 
 
 @every_case
 def test_an_example_does_not_see_its_batch_mates(name):
     loss = CASES[name]
-    student, teacher, batch = on_device(example())
+    student, teacher, batch = example()
     some = jax.tree.map(lambda x: x[1:3], (student, teacher, batch))
     whole, part = value(loss, student, teacher, batch)[1:3], value(loss, *some)
     if "batch_stats" in own_variables(loss):
@@ -325,37 +324,19 @@ def test_an_example_does_not_see_its_batch_mates(name):
 
 @every_kind
 def test_no_field_is_dead(kind):
-    loss = next(loss for loss in CASES.values() if type(loss) is kind)
-    if kind is FitNet:
-        loss = loss.clone(teacher_stage="stage2")
     fields = {f.name for f in dataclasses.fields(kind)} - {"parent", "name"}
     missing = fields - {field for other, field in OTHER_VALUES if other is kind}
     assert not missing, "give the new field another value in OTHER_VALUES"
-    halves = jax.tree.map(lambda x: x.reshape(2, EXAMPLES // 2, *x.shape[1:]), on_device(example()))
-    variables = own_variables(loss)
-
-    @functools.partial(jax.vmap, axis_name=AXIS, in_axes=(None, 0, 0, 0))
-    def apply(loss, *args):
-        return loss.apply(variables, *args, mutable=["batch_stats"])[0]
-
-    def values(loss):
-        step = jax.vmap(
-            lambda *args: loss.apply(variables, *args, mutable=["batch_stats"])[0], axis_name=AXIS
-        )
-        return step(*halves)
-
+    default = values_of_halves(kind(), *example())
     for field in fields:
-        other = loss.clone(**{field: OTHER_VALUES[kind, field]})
-        if field == "teacher_stage":  # a map of another width needs another regressor
-            variables = own_variables(other)
-            other, loss = other, other.clone(teacher_stage="")
-        assert not np.allclose(values(other), values(loss), rtol=1e-3), field
+        other = kind(**{field: OTHER_VALUES[kind, field]})
+        assert not np.allclose(values_of_halves(other, *example()), default, rtol=1e-3), field
 
 
 @every_kind
 def test_a_stopped_teacher_gets_no_gradient_and_changes_none(kind):
     loss = next(loss for loss in CASES.values() if type(loss) is kind)
-    student, teacher, batch = on_device(example())
+    student, teacher, batch = example()
 
     def objective(student, teacher, stop):
         teacher = jax.lax.stop_gradient(teacher) if stop else teacher
@@ -366,3 +347,282 @@ def test_a_stopped_teacher_gets_no_gradient_and_changes_none(kind):
     assert not any(jnp.any(leaf) for leaf in jax.tree.leaves(none))
     assert any(jnp.any(leaf) for leaf in jax.tree.leaves(some)) == kind.needs_teacher
     jax.tree.map(np.testing.assert_array_equal, stopped, running)
+
+
+# --- Laws ------------------------------------------------------------------------------------
+
+law = settings(deadline=None, max_examples=25, derandomize=True, database=None)
+finite = st.floats(-50, 50, width=32)
+logits = arrays(np.float32, (3, CLASSES), elements=finite)
+maps = arrays(np.float32, (3, 2, 4, 3), elements=finite)
+
+
+def says(logits=None, stage=None):
+    """Outputs with the given parts."""
+    logits = np.zeros((3, CLASSES), np.float32) if logits is None else logits
+    features = {} if stage is None else {"flat": jnp.asarray(stage)}
+    return Outputs(jnp.asarray(logits), features, jnp.zeros((3, 1)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def value_and_slope(loss, student, teacher):
+    """Of a loss without variables, by what it reads of the student."""
+
+    def total(student):
+        values = loss.apply({}, student, teacher, LABELS)
+        return values.sum(), values
+
+    (_, values), slope = jax.value_and_grad(total, has_aux=True)(student)
+    return values, slope
+
+
+def values_of(loss, student, teacher):
+    return value_and_slope(loss, student, teacher)[0]
+
+
+LABELS = batch_of([0, 2, 4])
+ATTENTION = [
+    AttentionTransfer(stages=("flat",), variant=v, p=p) for v, p in (("code", 2.0), ("paper", 1.0))
+]
+
+
+@law
+@given(logits, st.sampled_from([0.5, 1.0, 4.0, 20.0]))
+def test_soft_target_is_zero_where_the_student_is_the_teacher(z, temperature):
+    values, slope = value_and_slope(SoftTarget(temperature=temperature), says(z), says(z))
+    np.testing.assert_allclose(values, 0, atol=1e-6 * temperature**2)
+    np.testing.assert_allclose(slope.logits, 0, atol=1e-5 * temperature)
+
+
+@law
+@given(maps, st.sampled_from(ATTENTION), st.sampled_from([1.0, 0.25, 8.0]))
+def test_attention_transfer_is_zero_where_the_student_is_the_teacher(f, loss, scale):
+    """And where it is a multiple of it: the length of the map is divided out."""
+    values, slope = value_and_slope(loss, says(stage=f), says(stage=f * np.float32(scale)))
+    np.testing.assert_allclose(values, 0, atol=1e-6)
+    if loss.variant == "code":  # the norm of the paper's has a kink there
+        np.testing.assert_allclose(f * slope.features["flat"], 0, atol=1e-6)
+
+
+@law
+@given(logits, logits)
+def test_logit_losses_are_not_negative(z_s, z_t):
+    for loss in (CrossEntropy(), CrossEntropy(label_smoothing=0.2), SoftTarget()):
+        assert values_of(loss, says(z_s), says(z_t)).min() >= -1e-4
+
+
+@law
+@given(maps, maps)
+def test_feature_losses_are_not_negative(f_s, f_t):
+    student, teacher = says(stage=f_s), says(stage=f_t)
+    assert min(values_of(loss, student, teacher).min() for loss in ATTENTION) >= 0
+    assert value(FitNet(stage="flat"), student, teacher, LABELS).min() >= 0
+
+
+@law
+@given(logits, logits, finite, finite)
+def test_logit_losses_do_not_see_a_common_shift(z_s, z_t, a, b):
+    for loss in (CrossEntropy(label_smoothing=0.2), SoftTarget(temperature=2.0)):
+        values = values_of(loss, says(z_s), says(z_t))
+        shifted = values_of(loss, says(z_s + np.float32(a)), says(z_t + np.float32(b)))
+        np.testing.assert_allclose(shifted, values, rtol=1e-3, atol=2e-3)
+
+
+def test_hot_soft_targets_match_logits():
+    """Hinton et al., section 2.1: as T grows the gradient tends to `(z_s - z_t) / classes`."""
+    rng = np.random.default_rng(0)
+    z_s, z_t = (rng.normal(size=(3, CLASSES)).astype(np.float32) for _ in range(2))
+    limit = ((z_s - z_s.mean(-1, keepdims=True)) - (z_t - z_t.mean(-1, keepdims=True))) / CLASSES
+    errors = []
+    for temperature in (1.0, 10.0, 100.0):
+        _, slope = value_and_slope(SoftTarget(temperature=temperature), says(z_s), says(z_t))
+        errors.append(np.abs(slope.logits - limit).max())
+    assert errors[2] < 0.02 * np.abs(limit).max()
+    assert errors[2] < 0.2 * errors[1] < 0.1 * errors[0]
+
+
+# --- Extremes: values and gradients stay finite -----------------------------------------------
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def total_and_slopes(loss, student, teacher, batch, params):
+    def total(student, params):
+        return value(loss, student, teacher, batch, params).sum()
+
+    return jax.value_and_grad(total, argnums=(0, 1))(student, params)
+
+
+def check_finite(loss, student, teacher, labels):
+    params = own_variables(loss).get("params", {})
+    total, slopes = total_and_slopes(loss, student, teacher, batch_of(labels), params)
+    assert jnp.isfinite(total)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("loss", [CrossEntropy(), CrossEntropy(label_smoothing=0.1), SoftTarget()])
+def test_confident_logits_stay_finite(loss, dtype):
+    sure = 1e4 * np.eye(3, CLASSES)
+    for z_s, z_t in ((sure, -sure), (-sure, sure), (sure, sure), (sure, 0 * sure)):
+        student, teacher = (says(jnp.asarray(z, dtype)) for z in (z_s, z_t))
+        check_finite(loss, student, teacher, [0, 2, 4])
+
+
+FEATURE_LOSSES = [
+    *(
+        AttentionTransfer(stages=("flat",), variant=v, p=p)
+        for v in ("code", "paper")
+        for p in (1.0, 2.0, 4.0)
+    ),
+    FitNet(stage="flat"),
+]
+EXTREMES = {
+    "zero": lambda rng: np.zeros((2, 4, 4, 3)),
+    "one_example_zero": lambda rng: (
+        rng.normal(size=(2, 4, 4, 3)) * np.array([0, 1])[:, None, None, None]
+    ),
+    "huge": lambda rng: 1e4 * rng.normal(size=(2, 4, 4, 3)),
+    "huge_and_equal": lambda rng: np.full((2, 4, 4, 3), 1e4),
+    "tiny": lambda rng: 1e-20 * rng.normal(size=(2, 4, 4, 3)),
+    "ordinary": lambda rng: rng.normal(size=(2, 4, 4, 3)),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("loss", FEATURE_LOSSES, ids=lambda loss: f"{type(loss).__name__}")
+def test_extreme_features_stay_finite(loss, dtype):
+    rng = np.random.default_rng(0)
+    drawn = {name: jnp.asarray(make(rng), dtype) for name, make in EXTREMES.items()}
+    pairs = [(name, "ordinary") for name in drawn] + [("ordinary", name) for name in drawn]
+    pairs += [(name, name) for name in drawn]
+    for ours, theirs in pairs:
+        student, teacher = (
+            Outputs(jnp.zeros((2, CLASSES)), {"flat": drawn[n]}, jnp.zeros((2, 1)))
+            for n in (ours, theirs)
+        )
+        check_finite(loss, student, teacher, [0, 1])
+
+
+@every_case
+def test_a_batch_of_one_stays_finite(name):
+    student, teacher, _ = example(1)
+    check_finite(CASES[name], student, teacher, [0])
+
+
+# --- Errors ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("who", "loss"),
+    [
+        ("student", AttentionTransfer(stages=("stage9",), teacher_stages=("stage1",))),
+        ("teacher", AttentionTransfer(stages=("stage1",), teacher_stages=("stage9",))),
+        ("student", FitNet(stage="stage9", teacher_stage="stage1")),
+        ("teacher", FitNet(stage="stage1", teacher_stage="stage9")),
+    ],
+)
+def test_an_unknown_stage_is_named_beside_those_there_are(who, loss):
+    have = ", ".join(STUDENT_MAPS if who == "student" else TEACHER_MAPS)
+    message = f"{type(loss).__name__}: the {who} has no stage 'stage9'; it has {have}."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        loss.init(jax.random.key(0), *example())
+
+
+def test_as_many_stages_of_the_teacher_as_of_the_student():
+    loss = AttentionTransfer(stages=("a", "b"), teacher_stages=("a",))
+    with pytest.raises(ValueError, match="2 student stages but 1 teacher stages; give one teacher"):
+        loss.taps()
+
+
+@pytest.mark.parametrize("kind", [k for k in typing.get_args(Loss) if k.needs_teacher])
+def test_a_loss_that_needs_a_teacher_says_so(kind):
+    student, _, batch = example()
+    with pytest.raises(ValueError, match=f"{kind.__name__} needs a teacher, and this run has none"):
+        kind().init(jax.random.key(0), student, None, batch)
+
+
+def test_the_task_needs_no_teacher():
+    student, teacher, batch = example()
+    assert not CrossEntropy.needs_teacher
+    agree(
+        value(CrossEntropy(), student, None, batch), value(CrossEntropy(), student, teacher, batch)
+    )
+
+
+def test_fitnet_refuses_maps_it_cannot_bring_together():
+    loss = FitNet(stage="stage2", teacher_stage="double")
+    with pytest.raises(ValueError, match="student's stage2 of 4x4 to the teacher's 8x12; choose"):
+        loss.init(jax.random.key(0), *example())
+
+
+def test_an_unfinished_loss_says_what_is_missing():
+    class Unfinished(DistillationLoss):
+        pass
+
+    with pytest.raises(TypeError, match="Unfinished does not define __call__"):
+        Unfinished().apply({}, *example())
+
+
+# --- Taps, terms and ramps -------------------------------------------------------------------
+
+
+def test_taps_pair_the_stages_in_order():
+    assert SoftTarget().taps() == CrossEntropy().taps() == ()
+    assert AttentionTransfer(stages=("a", "b")).taps() == (("a", "a"), ("b", "b"))
+    other = AttentionTransfer(stages=("a", "b"), teacher_stages=("c", "d"))
+    assert other.taps() == (("a", "c"), ("b", "d"))
+    assert FitNet(stage="a").taps() == (("a", "a"),)
+    assert FitNet(stage="a", teacher_stage="b").taps() == (("a", "b"),)
+
+
+def test_a_repeated_term_is_numbered():
+    losses = (
+        SoftTarget(),
+        CrossEntropy(),
+        SoftTarget(temperature=1.0),
+        AttentionTransfer(),
+        FitNet(),
+        SoftTarget(),
+    )
+    assert term_names([Term(loss) for loss in losses]) == (
+        "soft_target",
+        "cross_entropy",
+        "soft_target_2",
+        "attention_transfer",
+        "fit_net",
+        "soft_target_3",
+    )
+    assert term_names([]) == ()
+
+
+EPOCHS = np.array([0.0, 2.0, 3.0, 4.0, 5.0, 6.0, 9.0], np.float32)
+
+
+def test_ramps_move_and_stay():
+    linear = Ramp(start=1.0, stop=3.0, begin=2.0, epochs=4.0)
+    np.testing.assert_allclose(linear(jnp.asarray(EPOCHS)), [1, 1, 1.5, 2, 2.5, 3, 3], rtol=1e-6)
+    cosine = dataclasses.replace(linear, shape="cosine")
+    quarter = 1 - np.cos(np.pi / 4)
+    expected = [1, 1, 1 + quarter, 2, 3 - quarter, 3, 3]
+    np.testing.assert_allclose(cosine(jnp.asarray(EPOCHS)), expected, rtol=1e-6)
+    default = Ramp()(jnp.asarray([0.0, 5.0, 20.0, 240.0]))
+    np.testing.assert_allclose(default, [0, 0.25, 1, 1], rtol=1e-6)
+
+
+RAMP_VALUES = {"start": 0.5, "stop": 2.0, "begin": 1.0, "epochs": 10.0, "shape": "cosine"}
+
+
+def test_no_field_of_a_ramp_is_dead():
+    fields = {f.name for f in dataclasses.fields(Ramp)}
+    assert fields == set(RAMP_VALUES)
+    for field in fields:
+        ramp = Ramp(**{field: RAMP_VALUES[field]})
+        assert not np.allclose(ramp(jnp.asarray(EPOCHS)), Ramp()(jnp.asarray(EPOCHS))), field
+
+
+def test_a_term_weighs_by_its_schedule():
+    term = Term(SoftTarget(), 3.0, Ramp(start=0.5, stop=1.0, epochs=4.0))
+    weight = term.weight_at(jnp.asarray(2.0))
+    assert (weight.dtype, float(weight)) == (jnp.float32, 2.25)
+    steady = Term(SoftTarget(), 3.0).weight_at(jnp.asarray(2.0))
+    assert (steady.dtype, float(steady)) == (jnp.float32, 3.0)

@@ -15,11 +15,11 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from kdjax.report.history import Series, thin
 from kdjax.report.job import Bin, Evaluation
-from kdjax.report.words import NAMES, SPACE, known, scaled
+from kdjax.report.words import NAMES, SPACE, known
 
 # Matplotlib knows no CSS variables: it draws in these stand-ins, which _inline replaces.
 COLOURS = {
@@ -92,11 +92,11 @@ def curves(lines: Sequence[Line], *, key: str, share: bool = False, linear: bool
         if not linear and _spread([line.series for line in lines]) > LOGARITHMIC:
             axes.set_yscale("log")
             axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(FuncFormatter(_as_percent if share else _plainly))
+        axes.yaxis.set_major_formatter(FuncFormatter(_as_percent if share else _briefly))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.set_xlabel("epoch")
         axes.margins(x=0.01)
-        return _inline(figure, key)
+        return _inline(figure)
 
 
 def reliability(bins: Sequence[Bin], role: str, *, key: str) -> Markup:
@@ -116,7 +116,7 @@ def reliability(bins: Sequence[Bin], role: str, *, key: str) -> Markup:
         bottom.yaxis.set_major_formatter(FuncFormatter(_briefly))
         for axis in (top.yaxis, bottom.xaxis):
             axis.set_major_formatter(FuncFormatter(_as_percent))
-        return _inline(figure, key)
+        return _inline(figure)
 
 
 def intervals(evaluations: Sequence[tuple[str, Evaluation]], *, key: str) -> Markup:
@@ -135,7 +135,7 @@ def intervals(evaluations: Sequence[tuple[str, Evaluation]], *, key: str) -> Mar
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(FuncFormatter(_as_percent))
         axes.margins(x=0.08)
-        return _inline(figure, key)
+        return _inline(figure)
 
 
 def trade_off(points: Sequence[Point], *, key: str) -> Markup:
@@ -148,12 +148,13 @@ def trade_off(points: Sequence[Point], *, key: str) -> Markup:
             axes.plot(*at, shapes[point.role], color=COLOURS[point.role], markersize=6, alpha=0.85)
             axes.annotate(point.mark, at, (5, 4), textcoords="offset points", color=COLOURS["ink"])
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(_briefly))
         axes.yaxis.set_major_formatter(FuncFormatter(_as_percent))
         axes.set(xlabel="parameters", ylabel="top-1 accuracy")
         axes.margins(0.1)
-        return _inline(figure, key)
+        return _inline(figure)
 
 
 @contextmanager
@@ -192,15 +193,14 @@ def _as_percent(share: float, _: int | None = None) -> str:
     return f"{round(100 * share, 6):g}{SPACE}%"
 
 
-def _plainly(value: float, _: int | None = None) -> str:
-    return _briefly(value) if abs(value) >= 10_000 else f"{round(value, 10):g}"
-
-
 def _briefly(value: float, _: int | None = None) -> str:
-    return scaled(value).removesuffix(".0") if abs(value) < 1000 else _short(value)
+    for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= factor:
+            return f"{value / factor:g}{SPACE}{prefix}"
+    return f"{round(value, 10):g}"
 
 
-def _inline(figure: Figure, key: str) -> Markup:
+def _inline(figure: Figure) -> Markup:
     """The drawing without a file's trappings, its stand-ins replaced by the page's variables."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})

@@ -191,6 +191,6 @@ def _fill(target: Any, tree: Any, source: str) -> Any:
     return jax.tree.unflatten(jax.tree.structure(target), [found[name] for name in wanted])
 
 
-def _flatten(tree: Any) -> dict[str, np.ndarray]:
+def _flatten(tree: Any) -> dict[str, Any]:
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}

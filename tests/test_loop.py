@@ -1,0 +1,236 @@
+"""The loop: resuming, stopping, refusing, and no field that does nothing."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax.data.augment import Flip, PadCrop
+from kdjax.evaluation.evaluate import make_evaluate
+from kdjax.experiment import Fit, Run, Runtime
+from kdjax.losses import CrossEntropy, Ramp, Term
+from kdjax.optim import SGD, AdamW, Constant, Cosine, Steps
+from kdjax.training.checkpoint import Checkpoints, digest
+from kdjax.training.log import MetricLog, Reporter
+from kdjax.training.loop import Diverged, Job, Preempted, fit
+from kdjax.training.parallel import Devices
+from kdjax.training.run_directory import RunDirectory, locked, read_json
+from tests.support import TINY, tiny_fit, tiny_run
+
+
+class Stop:
+    """Says stop at the n-th poll."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left == 0
+
+
+def run_it(run: Run, path: Path, digits, *, devices: int = 1, stop=lambda: False, **runtime):
+    runtime = Runtime(log_every=3, compilation_cache=False, **runtime)
+    job = Job(Devices(count=devices), runtime, Reporter(speaks=False), stop=stop)
+    evaluate = make_evaluate(run.model, digits.open("validation"), job.devices, 240)
+
+    def validate(variables):
+        return {k: v for k, v in evaluate(variables).items() if isinstance(v, float)}
+
+    directory = RunDirectory(path)
+    return fit(run, directory, digits.info, digits.open("train"), job, validate=validate)
+
+
+def final(path: Path, step: str = "latest", weights: str = "student") -> str:
+    checkpoints = Checkpoints(path / "checkpoints")
+    try:
+        return digest(checkpoints.variables(checkpoints.find(step), weights))
+    finally:
+        checkpoints.close()
+
+
+def metric_lines(path: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def run(data_directory, digits):
+    fields = {"epochs": 2, "batch_size": 128, "ema_decay": 0.9, "optimizer": AdamW()}
+    run = tiny_run(data_directory, fit=tiny_fit(**fields))
+    return dataclasses.replace(
+        run, data=dataclasses.replace(run.data, augment=(PadCrop(padding=1),))
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(run, digits, tmp_path_factory):
+    path = tmp_path_factory.mktemp("undisturbed") / "teacher"
+    run_it(run, path, digits)
+    return path
+
+
+@pytest.mark.parametrize("stops", [(1,), (9,), (4, 3), (18,)], ids=str)
+def test_stopped_and_resumed_is_undisturbed(stops, run, digits, tmp_path, undisturbed):
+    """At the first step, at a validation, twice in between, and an epoch apart."""
+    path = tmp_path / "teacher"
+    for after in stops:
+        with pytest.raises(Preempted, match=r"teacher stopped at step \d+ of 19"):
+            run_it(run, path, digits, stop=Stop(after))
+    result = run_it(run, path, digits)
+    assert final(path) == final(undisturbed)
+    assert final(path, weights="ema") == final(undisturbed, weights="ema")
+    assert metric_lines(path) == metric_lines(undisturbed)
+    assert result["latest"] == read_json(undisturbed / "result.json")["latest"]
+
+
+def test_resuming_on_other_devices_continues_to_rounding(run, digits, tmp_path, undisturbed):
+    path = tmp_path / "teacher"
+    with pytest.raises(Preempted):
+        run_it(run, path, digits, devices=8, stop=Stop(7))
+    run_it(run, path, digits, devices=2)
+    ours, theirs = (metric_lines(p)[-1] for p in (path, undisturbed))
+    assert ours["nll"] == pytest.approx(theirs["nll"], rel=1e-4)
+
+
+def test_a_finished_run_is_not_trained_again(run, digits, undisturbed):
+    before = (undisturbed / "metrics.jsonl").read_text()
+    result = run_it(run, undisturbed, digits, stop=lambda: pytest.fail("polled"))
+    assert result["steps"] == 19
+    assert (undisturbed / "metrics.jsonl").read_text() == before
+
+
+def test_another_experiment_in_the_directory_is_refused(run, digits, undisturbed):
+    other = dataclasses.replace(run, seed=1, fit=dataclasses.replace(run.fit, epochs=3))
+    with pytest.raises(ValueError, match=r"fit.epochs: 2.0 → 3; seed: 0 → 1.*another --workdir"):
+        run_it(other, undisturbed, digits)
+
+
+def test_the_last_line_names_last_and_best(undisturbed):
+    result = read_json(undisturbed / "result.json")
+    assert list(result)[-2:] == ["latest", "best"]
+    validations = [x for x in metric_lines(undisturbed) if x["kind"] == "validation"]
+    assert [v["step"] for v in validations] == [9, 19]
+    assert result["best"]["metrics"]["top1"] == max(v["top1"] for v in validations)
+
+
+def test_a_diverging_run_says_where_and_keeps_the_last_good_checkpoint(data_directory, digits, tmp_path):
+    # The loss weight explodes in the second epoch, so the first checkpoint is good.
+    ramp = Ramp(start=0.0, stop=1e15, begin=1.0, epochs=0.01)
+    terms = (Term(CrossEntropy()), Term(CrossEntropy(label_smoothing=0.1), 1e20, ramp))
+    run = tiny_run(data_directory, fit=tiny_fit(epochs=3))
+    run = dataclasses.replace(run, losses=terms)
+    message = r"teacher: .* not finite at step 1\d; the checkpoint of step 9 is kept"
+    with pytest.raises(Diverged, match=message):
+        run_it(run, tmp_path / "teacher", digits)
+    checkpoints = Checkpoints(tmp_path / "teacher" / "checkpoints")
+    assert checkpoints.steps() == [9]
+    leaves = jax.tree.leaves(checkpoints.variables(9))
+    assert all(np.isfinite(leaf).all() for leaf in leaves)
+    checkpoints.close()
+
+
+def test_a_log_is_cut_back_to_the_step_a_run_resumes_from(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    log = MetricLog(path, 0)
+    for step in range(1, 6):
+        log.write("train", step, {"loss": 1.0})
+    log.close()
+    with path.open("a") as file:
+        file.write('{"kind": "train", "st')  # the crash came in the middle of a line
+    MetricLog(path, 3).close()
+    assert [line["step"] for line in map(json.loads, path.read_text().splitlines())] == [1, 2, 3]
+
+
+def test_a_work_directory_has_one_owner(tmp_path):
+    with locked(tmp_path / "job"):
+        with pytest.raises(ValueError, match=r"job is in use by process \d+ on"):
+            with locked(tmp_path / "job"):
+                pass
+    with locked(tmp_path / "job"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"run": {', "config.json is not readable JSON"),
+        ('{"kdjax": "0.1.0"}', "config.json is damaged: run is missing"),
+    ],
+)
+def test_a_damaged_config_is_named(text, message, tmp_path):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        RunDirectory(tmp_path).read()
+
+
+EFFECTS = {
+    "epochs": 2,
+    "batch_size": 64,
+    "accumulate": 2,
+    "optimizer": AdamW(),
+    "schedule": Cosine(peak=0.01),
+    "clip_norm": 0.1,
+    "ema_decay": 0.5,
+    "eval_every": 0.5,
+}
+
+
+@pytest.fixture(scope="module")
+def plain(data_directory, digits, tmp_path_factory):
+    path = tmp_path_factory.mktemp("plain") / "teacher"
+    run = tiny_run(data_directory, fit=tiny_fit(batch_size=128))
+    run_it(run, path, digits)
+    return run, metric_lines(path)
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Fit)])
+def test_every_field_of_fit_changes_the_run(name, plain, digits, tmp_path):
+    run, lines = plain
+    changed = dataclasses.replace(run, fit=dataclasses.replace(run.fit, **{name: EFFECTS[name]}))
+    run_it(changed, tmp_path / "teacher", digits)
+    assert metric_lines(tmp_path / "teacher") != lines
+
+
+@pytest.mark.parametrize("schedule", [Constant(peak=0.01), Steps(peak=0.05, epochs=(0.5,))], ids=str)
+def test_every_schedule_reaches_the_step(schedule, plain, digits, tmp_path):
+    run, lines = plain
+    changed = dataclasses.replace(run, fit=dataclasses.replace(run.fit, schedule=schedule))
+    run_it(changed, tmp_path / "teacher", digits)
+    rates = [x["learning_rate"] for x in metric_lines(tmp_path / "teacher") if x["kind"] == "train"]
+    steps = [x["step"] for x in metric_lines(tmp_path / "teacher") if x["kind"] == "train"]
+    expected = [float(schedule.schedule(1197 / 128, 9)(step - 1)) for step in steps]
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"augment": (PadCrop(padding=1),)},
+        {"augment": (Flip(),)},
+        {"losses": (Term(CrossEntropy(), 2.0),)},
+        {"losses": (Term(CrossEntropy(label_smoothing=0.1)),)},
+        {"model": TINY.clone(mean=(0.1,))},
+        {"model": TINY.clone(dtype="bfloat16")},
+    ],
+    ids=str,
+)
+def test_every_other_part_changes_the_run(change, plain, digits, tmp_path):
+    run, lines = plain
+    if "augment" in change:
+        changed = dataclasses.replace(run, data=dataclasses.replace(run.data, **change))
+    else:
+        changed = dataclasses.replace(run, **change)
+    run_it(changed, tmp_path / "teacher", digits)
+    assert metric_lines(tmp_path / "teacher") != lines
+
+
+def test_runtime_changes_nothing_but_the_log(plain, digits, tmp_path):
+    run, lines = plain
+    run_it(run, tmp_path / "teacher", digits, keep_latest=1, keep_best=2, eval_batch_size=100)
+    assert metric_lines(tmp_path / "teacher") == lines
+    assert SGD() == run.fit.optimizer
