@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -85,9 +86,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _guarded(name: str, arguments: list[str], debug: bool) -> int:
     _quiet_libraries()
+    import jax
+
     from kdjax import commands
     from kdjax.training.loop import Preempted
     from kdjax.training.preemption import EXIT_PREEMPTED
+    from kdjax.training.processes import abandon
 
     run: Callable[[list[str]], None] = getattr(commands, name)
     try:
@@ -100,8 +104,10 @@ def _guarded(name: str, arguments: list[str], debug: bool) -> int:
         return EXIT_FAILED
     except Exception as error:
         if debug:
-            raise
+            traceback.print_exc()
         print(f"kdjax: {_explain(error)}", file=sys.stderr)
+        if jax.distributed.is_initialized():
+            abandon(EXIT_FAILED)  # an orderly exit would wait for processes that wait for this one
         return EXIT_FAILED
     return EXIT_DONE
 

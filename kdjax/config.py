@@ -5,6 +5,7 @@ import functools
 import importlib.util
 import inspect
 import json
+import math
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 
 import cattrs
 import flax.linen as nn
+from cattrs.cols import list_structure_factory
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 T = TypeVar("T")
@@ -30,7 +32,9 @@ def from_dict(values: Any, cls: type[T], source: str = "config") -> T:
     try:
         return _converter().structure(values, cls)
     except Exception as error:
-        problems = cattrs.transform_error(error, path=cls.__name__, format_exception=_explain)
+        problems = cattrs.transform_error(
+            error, path=cls.__name__, format_exception=lambda e, type_: _explain(e, type_ or cls)
+        )
         raise ValueError(f"{source}: {'; '.join(problems)}") from error
 
 
@@ -93,6 +97,7 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook_factory(
         _is_module, lambda cls: make_dict_structure_fn(cls, converter, **_without_linen(cls))
     )
+    converter.register_structure_hook_factory(_is_tuple, _list_to_tuple(converter))
     converter.register_unstructure_hook_factory(_is_choice, _tagged_unstructure(converter))
     converter.register_structure_hook_factory(_is_choice, _tagged_structure(converter))
     return converter
@@ -103,7 +108,29 @@ def _strict(value: Any, cls: type) -> Any:
         return float(value)
     if type(value) is not cls:
         raise TypeError(f"{value!r} is not {cls.__name__}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value!r} is not a finite number")
     return value
+
+
+def _is_tuple(cls: Any) -> bool:
+    return get_origin(cls) is tuple
+
+
+def _list_to_tuple(converter: cattrs.Converter) -> Callable[[Any], Callable[[Any, Any], Any]]:
+    def factory(cls: Any) -> Callable[[Any, Any], Any]:
+        as_list: Any = types.GenericAlias(list, get_args(cls)[:1])
+        items = list_structure_factory(as_list, converter)
+
+        def structure(value: Any, _: Any) -> Any:
+            # A string would come out as its letters, and an object as its keys.
+            if not isinstance(value, list | tuple):
+                raise TypeError(f"{value!r} is not a list")
+            return tuple(items(value, as_list))
+
+        return structure
+
+    return factory
 
 
 def _is_module(cls: Any) -> bool:
@@ -159,4 +186,6 @@ def _explain(error: BaseException, type_: type | None) -> str:
         return f"unknown field {', '.join(sorted(error.extra_fields))}"
     if isinstance(error, KeyError):
         return "required field missing"
+    if isinstance(error, AttributeError | TypeError) and dataclasses.is_dataclass(type_):
+        return f"must be an object with the fields of {type_.__name__}"
     return str(error)

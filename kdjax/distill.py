@@ -38,6 +38,7 @@ from kdjax.training.parallel import Devices, set_up_compilation_cache
 from kdjax.training.preemption import Preemption
 from kdjax.training.processes import connect
 from kdjax.training.run_directory import RunDirectory, locked, read_json, write_json
+from kdjax.training.state import adapter_shapes
 from kdjax.types import Variables
 
 
@@ -105,8 +106,10 @@ class Workshop:
             self._check_batch("teacher", experiment.teacher.fit.batch_size)
             self._check_directory(teacher_run(experiment))
         model = teacher.model if teacher else experiment.teacher.model
+        student = student_run(experiment, model, None)
+        adapter_shapes(student.losses, student.model, model, self.dataset.info.shape)
         self._check_directory(baseline_run(experiment, model))
-        self._check_directory(student_run(experiment, model, None))
+        self._check_directory(student)
         if self.job.writes:
             write_json(self.workdir / "experiment.json", to_dict(experiment))
 
@@ -141,6 +144,7 @@ class Workshop:
         if path.is_file():
             return read_json(path)
         self._pause()
+        self.job.reporter.say(f"{role:<9} is tested")
         is_teacher = role == "teacher"
         directory = teacher.directory if is_teacher else self.workdir / role
         against = None if is_teacher else Teaching(teacher.model, teacher.variables)
@@ -163,6 +167,7 @@ class Workshop:
             if card["digest"] == student.digest:
                 return card
         self._pause()
+        self.job.reporter.say(f"student   is exported to {directory}")
         return export(student, directory, verification_images(student), metrics)
 
     def summary(self, tests: dict[str, Any], card: dict[str, Any], command: str) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """An experiment as one frozen value, and the rules it must obey before any device is touched."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 from kdjax.data.augment import Augmentation, Flip, PadCrop
-from kdjax.losses import CrossEntropy, Loss, SoftTarget, Term
+from kdjax.losses import AttentionTransfer, CrossEntropy, Loss, SoftTarget, Term
 from kdjax.models import Model, SmallCNN
-from kdjax.optim import SGD, Cosine, Optimizer, Schedule, Steps
+from kdjax.optim import SGD, AdamW, Cosine, Optimizer, Schedule, Steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class Teacher:
     """The big network: trained here, or taken from a finished run."""
 
     run: str | None = None
-    """A finished run directory to take the teacher from; `model`, `fit`, `losses` are then unused."""
+    """A finished run directory to take the teacher from, instead of `model`, `fit`, `losses`."""
     checkpoint: str = "best"
     """Which of its checkpoints teaches: `best`, `latest` or a step."""
     model: Model = field(default_factory=SmallCNN)
@@ -185,7 +186,12 @@ class Run:
 
 def validate(experiment: Experiment) -> None:
     """Raise ValueError for the first value that cannot work, naming field, value and remedy."""
+    _check_finite("", experiment)
+    _require("seed", experiment.seed, 0 <= experiment.seed < 2**32, "in [0, 2**32)")
     _check_data(experiment.data)
+    checkpoint = experiment.teacher.checkpoint
+    known = checkpoint in ("best", "latest") or checkpoint.isdecimal()
+    _require("teacher.checkpoint", checkpoint, known, "best, latest or a step")
     if experiment.teacher.run is None:
         _check_model("teacher.model", experiment.teacher.model)
         _check_fit("teacher.fit", experiment.teacher.fit)
@@ -207,6 +213,19 @@ def _require(name: str, value: object, holds: bool, remedy: str) -> None:
         raise ValueError(f"{name}: {value!r} cannot work; it must be {remedy}.")
 
 
+def _check_finite(where: str, value: object) -> None:
+    """The comparisons below let infinities pass, and fields without a rule let NaN pass."""
+    if isinstance(value, float):
+        _require(where, value, math.isfinite(value), "a finite number")
+    elif isinstance(value, tuple):
+        for i, item in enumerate(value):
+            _check_finite(f"{where}.{i}", item)
+    elif dataclasses.is_dataclass(value):
+        for f in dataclasses.fields(value):
+            path = f"{where}.{f.name}" if where else f.name
+            _check_finite(path, getattr(value, f.name))
+
+
 def _check_data(data: Data) -> None:
     known = data.name == "digits" or (data.name.startswith("tfds:") and len(data.name) > 5)
     _require("data.name", data.name, known, "digits or tfds:NAME")
@@ -221,8 +240,11 @@ def _check_data(data: Data) -> None:
 
 def _check_model(where: str, model: Model) -> None:
     _require(f"{where}.num_classes", model.num_classes, model.num_classes >= 2, "at least 2")
-    positive = all(s > 0 for s in model.std) and len(model.std) > 0
-    _require(f"{where}.std", model.std, positive, "positive, one value or one a channel")
+    mean, std = model.mean, model.std
+    positive = all(s > 0 for s in std) and len(std) > 0
+    _require(f"{where}.std", std, positive, "positive, one value or one a channel")
+    fits = len(mean) == len(std) or (len(mean) > 0 and 1 in (len(mean), len(std)))
+    _require(f"{where}.mean", mean, fits, f"one value or as many as the {len(std)} of std")
     for f in dataclasses.fields(model):
         value = getattr(model, f.name)
         if f.name in ("widths", "blocks", "hidden"):
@@ -244,15 +266,29 @@ def _check_fit(where: str, fit: Fit) -> None:
     warmup = fit.schedule.warmup_epochs
     _require(f"{where}.schedule.warmup_epochs", warmup, warmup >= 0, ">= 0")
     if isinstance(fit.schedule, Steps):
-        drops = fit.schedule.epochs
+        drops, factor = fit.schedule.epochs, fit.schedule.factor
         rising = all(a < b for a, b in zip((warmup, *drops), drops, strict=False))
         _require(f"{where}.schedule.epochs", drops, rising, "rising, after the warm-up")
-    decay = fit.optimizer.weight_decay
-    _require(f"{where}.optimizer.weight_decay", decay, decay >= 0, ">= 0")
+        _require(f"{where}.schedule.factor", factor, factor > 0, "positive")
+    if isinstance(fit.schedule, Cosine):
+        final = fit.schedule.final
+        _require(f"{where}.schedule.final", final, 0 <= final <= 1, "in [0, 1]")
+    _check_optimizer(f"{where}.optimizer", fit.optimizer)
     if fit.clip_norm is not None:
         _require(f"{where}.clip_norm", fit.clip_norm, fit.clip_norm > 0, "positive, or None")
     if fit.ema_decay is not None:
         _require(f"{where}.ema_decay", fit.ema_decay, 0 < fit.ema_decay < 1, "in (0, 1), or None")
+
+
+def _check_optimizer(where: str, optimizer: Optimizer) -> None:
+    decay = optimizer.weight_decay
+    _require(f"{where}.weight_decay", decay, decay >= 0, ">= 0")
+    averages = ("momentum",) if isinstance(optimizer, SGD) else ("b1", "b2")
+    for name in averages:
+        kept = getattr(optimizer, name)
+        _require(f"{where}.{name}", kept, 0 <= kept < 1, "in [0, 1)")
+    if isinstance(optimizer, AdamW):
+        _require(f"{where}.eps", optimizer.eps, optimizer.eps > 0, "positive")
 
 
 def _check_losses(where: str, losses: tuple[Term, ...], *, has_teacher: bool) -> None:
@@ -265,8 +301,8 @@ def _check_losses(where: str, losses: tuple[Term, ...], *, has_teacher: bool) ->
         _check_loss(f"{where}.{i}.loss", term.loss)
         if term.loss.needs_teacher and not has_teacher:
             raise ValueError(
-                f"{where}.{i}: {type(term.loss).__name__} needs a teacher, and a teacher is trained "
-                "without one; use it in student.losses."
+                f"{where}.{i}: {type(term.loss).__name__} needs a teacher, and a teacher is "
+                "trained without one; use it in student.losses."
             )
 
 
@@ -276,13 +312,19 @@ def _check_loss(where: str, loss: Loss) -> None:
         _require(f"{where}.label_smoothing", smoothing, 0 <= smoothing < 1, "in [0, 1)")
     if isinstance(loss, SoftTarget):
         _require(f"{where}.temperature", loss.temperature, loss.temperature > 0, "positive")
-    loss.taps()
+    if isinstance(loss, AttentionTransfer):
+        _require(f"{where}.stages", loss.stages, len(loss.stages) > 0, "at least one stage")
+        # Below one the slope of |F|^p is infinite at the zeros that every ReLU leaves.
+        _require(f"{where}.p", loss.p, loss.p >= 1, "at least 1")
+    try:
+        loss.taps()
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _check_runtime(runtime: Runtime) -> None:
-    for name in ("eval_batch_size", "log_every", "keep_latest"):
+    for name in ("eval_batch_size", "log_every", "keep_latest", "keep_best"):
         value = getattr(runtime, name)
         _require(f"runtime.{name}", value, value >= 1, "at least 1")
-    _require("runtime.keep_best", runtime.keep_best, runtime.keep_best >= 1, "at least 1")
     if runtime.devices is not None:
         _require("runtime.devices", runtime.devices, runtime.devices >= 1, "at least 1, or None")

@@ -20,7 +20,7 @@ class Cosine:
     warmup_epochs: float = 0.0
     """Length of the linear warm-up from zero."""
     final: float = 0.0
-    """Last learning rate, as a fraction of the peak."""
+    """What it falls to by the end, as a fraction of the peak."""
 
     def schedule(self, steps_per_epoch: float, steps: int) -> optax.Schedule:
         """Learning rate by step."""
@@ -46,7 +46,10 @@ class Steps:
         """Learning rate by step."""
         del steps
         warmup = round(self.warmup_epochs * steps_per_epoch)
-        drops = {round(e * steps_per_epoch) - warmup: self.factor for e in self.epochs}
+        drops: dict[int, float] = {}
+        for epoch in self.epochs:  # several may fall on one step of a short run
+            step = round(epoch * steps_per_epoch) - warmup
+            drops[step] = drops.get(step, 1.0) * self.factor
         return _after_warmup(self.peak, warmup, optax.piecewise_constant_schedule(self.peak, drops))
 
 

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import jax
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -18,15 +18,17 @@ from kdjax.models import Model
 from kdjax.models.summary import flops, parameter_count, stage_shapes
 from kdjax.runs import baseline_run, student_run, teacher_run
 from kdjax.training.parallel import Devices
-from kdjax.training.state import initial_adapters
+from kdjax.training.state import adapter_shapes
 from kdjax.training.step import Plan
 
 
 def comparison(summary: Mapping[str, Any]) -> Table:
     """The networks of a job side by side on the test split: last checkpoint before best."""
-    table = Table("", "parameters", "FLOPs", title=summary.get("name"), title_justify="left")
-    for column in ("top-1 last", "top-1 best", "95 % interval", "agreement", "ms/image"):
-        table.add_column(column, justify="right")
+    name = summary.get("name")
+    table = _table(f"{name}: top-1 on the test split" if name else "top-1 on the test split")
+    table.add_column("")
+    for column in ("parameters", "FLOPs", "last", "best", "95 % interval", "agrees", "ms"):
+        table.add_column(column, justify="right", no_wrap=True)
     for role, model in summary["models"].items():
         latest, best = model["latest"], model["best"]
         low, high = best["top1_interval"]
@@ -36,10 +38,12 @@ def comparison(summary: Mapping[str, Any]) -> Table:
             engineering(model["flops"]),
             f"{latest['top1']:.2%}",
             f"{best['top1']:.2%}",
-            f"{low:.1%} to {high:.1%}",
-            f"{best['agreement']:.2%}" if "agreement" in best else "",
+            f"{100 * low:.1f} to {100 * high:.1f}",
+            f"{best['agreement']:.1%}" if "agreement" in best else "",
             f"{model['latency_ms']['1']:.2f}",
         )
+    if any("agreement" in model["best"] for model in summary["models"].values()):
+        table.caption = "agrees: same answer as the teacher; ms: one image, on this machine"
     return table
 
 
@@ -48,7 +52,8 @@ def metrics(values: Mapping[str, Any]) -> Table:
     low, high = values["top1_interval"]
     which = f"{values['checkpoint']} checkpoint, step {values['step']}, {values['weights']} weights"
     title = f"{values['run']}: {which}, {values['split']} split, {values['count']:,} examples"
-    table = Table("metric", title=title, title_justify="left")
+    table = _table(title)
+    table.add_column("")
     table.add_column("value", justify="right")
     table.add_row("top-1", f"{values['top1']:.2%}")
     table.add_row("95 % interval", f"{low:.2%} to {high:.2%}")
@@ -86,8 +91,14 @@ def engineering(value: float) -> str:
     return f"{value:.3g}"
 
 
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
+
+
 def _networks(models: Mapping[str, Model], shape: tuple[int, int, int]) -> Table:
-    table = Table("network", "type", title="networks", title_justify="left")
+    table = _table("networks")
+    table.add_column("")
+    table.add_column("type")
     for column in ("parameters", "FLOPs/image"):
         table.add_column(column, justify="right")
     table.add_column("stages")
@@ -104,13 +115,11 @@ def _networks(models: Mapping[str, Model], shape: tuple[int, int, int]) -> Table
 
 
 def _terms(run: Run, teacher: Model, shape: tuple[int, int, int]) -> Table:
-    table = Table("term", "weight", "taps (student ← teacher)", title="losses of the student")
-    table.title_justify = "left"
+    table = _table("losses of the student")
+    for column in ("term", "weight", "taps (student ← teacher)"):
+        table.add_column(column)
     table.add_column("adapter parameters", justify="right")
-    key = jax.eval_shape(partial(jax.random.key, 0))
-    adapters = jax.eval_shape(
-        lambda key: initial_adapters(run.losses, run.model, teacher, shape, key), key
-    )
+    adapters = adapter_shapes(run.losses, run.model, teacher, shape)
     for name, term in zip(term_names(run.losses), run.losses, strict=True):
         taps = ", ".join(f"{ours} ← {theirs}" for ours, theirs in term.loss.taps())
         leaves = jax.tree.leaves(adapters.get(name, {}).get("params", {}))
@@ -122,7 +131,8 @@ def _terms(run: Run, teacher: Model, shape: tuple[int, int, int]) -> Table:
 
 
 def _schedule(runs: list[Run], examples: int, devices: Devices) -> Table:
-    table = Table("run", title=f"{devices.count} device(s)", title_justify="left")
+    table = _table(f"runs on {devices.count} x {devices.all[0].device_kind}")
+    table.add_column("")
     for column in ("epochs", "steps", "batch", "batch per device"):
         table.add_column(column, justify="right")
     for run in runs:

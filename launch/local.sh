@@ -20,18 +20,18 @@ if [[ $devices ]]; then
 fi
 
 declare -A running
+signal() { local p; for p in "${!running[@]}"; do kill -"$1" -- "-$p" 2>/dev/null; done; }
+trap 'signal TERM' TERM; trap 'signal INT' INT
 for ((i = 0; i < n; i++)); do
   exec {log}> >(trap '' INT TERM; exec sed -u "s/^/[$i] /")
   [[ $devices ]] || export JAX_LOCAL_DEVICE_IDS=$i
   NODE_RANK=$i "$@" >&"$log" 2>&1 </dev/null {log}>&- &
   running[$!]=1; exec {log}>&-
 done
-signal() { local p; for p in "${!running[@]}"; do kill -"$1" -- "-$p" 2>/dev/null; done; }
-trap 'signal TERM' TERM; trap 'signal INT' INT
 failed=0 preempted=0
 while ((${#running[@]})); do
-  pid=; wait -n -p pid "${!running[@]}"; code=$?
-  [[ $pid ]] || continue # a signal came in between
+  wait -n -p pid "${!running[@]}"; code=$?
+  [[ ${pid-} ]] || continue # a signal came in between
   unset "running[$pid]"
   case $code in 0) ;; 75) preempted=75 ;; *) failed=$((failed ? failed : code)); signal KILL ;; esac
 done

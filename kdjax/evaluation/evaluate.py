@@ -11,7 +11,7 @@ from kdjax.data.sources import Source
 from kdjax.evaluation.metrics import Sums, summarise, sums
 from kdjax.models import Model
 from kdjax.training.loop import Teaching
-from kdjax.training.parallel import Devices, fetch
+from kdjax.training.parallel import Devices, fetch, in_flight
 from kdjax.types import AXIS, Batch, Variables
 
 Evaluate = Callable[[Variables], dict[str, Any]]
@@ -45,9 +45,9 @@ def make_evaluate(
         if not isinstance(jax.tree.leaves(variables)[0], jax.Array):
             variables = devices.replicate(variables)
         batches = map(devices.split, evaluation_batches(source, size, rows))
-        parts = [spread(variables, teacher_variables, batch) for batch in prefetch(batches)]
+        parts = (spread(variables, teacher_variables, batch) for batch in prefetch(batches))
         # float64 on the host: a float32 sum stops counting at 16.7 million.
-        fetched = [jax.tree.map(np.float64, fetch(part)) for part in parts]
+        fetched = [jax.tree.map(np.float64, fetch(part)) for part in in_flight(parts)]
         return summarise(jax.tree.map(lambda *xs: np.sum(xs, axis=0), *fetched))
 
     return evaluate

@@ -45,7 +45,7 @@ def sums(logits: Float[Array, "b c"], teacher: Float[Array, "b c"] | None, batch
     return result
 
 
-def summarise(total: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def summarise(total: Mapping[str, Any]) -> dict[str, Any]:
     """From sums to metrics.
 
     `top1`, `top5`, `agreement` (same answer as the teacher): shares. `nll`, `teacher_kl`

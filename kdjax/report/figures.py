@@ -33,14 +33,16 @@ COLOURS = {
 DASHES = {"teacher": "-", "baseline": (0, (4, 2)), "student": "-"}
 WIDTHS = {"teacher": 1.2, "baseline": 1.4, "student": 1.9}
 
-SIZE = (3.6, 2.35)
+WIDTH, HEIGHT = 3.6, 2.35
 """Inches; a panel is as wide as a phone, so that its text stays readable there."""
+MARGIN = 0.5
+"""Inches left of the axes, for the labels of ticks."""
 LOGARITHMIC = 100.0
 """Ratio of largest to smallest value from which a quantity is shown on a logarithmic axis."""
 
 STYLE = {
     "svg.fonttype": "none",
-    "font.size": 8.0,
+    "font.size": 8.4,
     "text.color": COLOURS["muted"],
     "axes.labelcolor": COLOURS["muted"],
     "axes.edgecolor": COLOURS["grid"],
@@ -103,8 +105,9 @@ def reliability(bins: Sequence[Bin], role: str, *, key: str) -> Markup:
     """Accuracy against confidence, and below it how many answers fall into each bin."""
     filled = [b for b in bins if b.count > 0 and known(b.confidence) and known(b.accuracy)]
     where = [b.confidence for b in filled]
-    with _figure(key, (3.6, 3.2)) as figure:
+    with _figure(key, 3.2, left=0.62) as figure:
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+        figure.align_ylabels()
         top.plot([0, 1], [0, 1], color=COLOURS["muted"], linewidth=0.9, linestyle=(0, (2, 2)))
         top.vlines(where, where, [b.accuracy for b in filled], color=COLOURS[role], alpha=0.45)
         top.plot(where, [b.accuracy for b in filled], "o-", color=COLOURS[role], markersize=3.5)
@@ -121,7 +124,7 @@ def reliability(bins: Sequence[Bin], role: str, *, key: str) -> Markup:
 
 def intervals(evaluations: Sequence[tuple[str, Evaluation]], *, key: str) -> Markup:
     """One row a network: its accuracy and the 95 % interval around it."""
-    with _figure(key, (4.6, 0.55 + 0.36 * len(evaluations))) as figure:
+    with _figure(key, 0.5 + 0.36 * len(evaluations), left=1.15) as figure:
         axes = figure.add_subplot()
         for row, (role, evaluation) in enumerate(evaluations):
             colour = COLOURS[role]
@@ -132,7 +135,7 @@ def intervals(evaluations: Sequence[tuple[str, Evaluation]], *, key: str) -> Mar
         axes.tick_params(axis="y", labelcolor=COLOURS["ink"], labelsize=8.5)
         axes.set_ylim(len(evaluations) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")
-        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_formatter(FuncFormatter(_as_percent))
         axes.margins(x=0.08)
         return _inline(figure)
@@ -141,12 +144,13 @@ def intervals(evaluations: Sequence[tuple[str, Evaluation]], *, key: str) -> Mar
 def trade_off(points: Sequence[Point], *, key: str) -> Markup:
     """Accuracy against parameters, each point with its number."""
     shapes = {"teacher": "s", "baseline": "D", "student": "o"}
-    with _figure(key, (4.6, 2.9)) as figure:
+    with _figure(key, 2.6, left=0.62) as figure:
         axes = figure.add_subplot()
         for point in points:
             at = (point.parameters, point.top1)
             axes.plot(*at, shapes[point.role], color=COLOURS[point.role], markersize=6, alpha=0.85)
-            axes.annotate(point.mark, at, (5, 4), textcoords="offset points", color=COLOURS["ink"])
+            off = (5, -9) if point.role == "baseline" else (5, 4)
+            axes.annotate(point.mark, at, off, textcoords="offset points", color=COLOURS["ink"])
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_minor_locator(NullLocator())
@@ -158,10 +162,17 @@ def trade_off(points: Sequence[Point], *, key: str) -> Markup:
 
 
 @contextmanager
-def _figure(key: str, size: tuple[float, float] = SIZE) -> Iterator[Figure]:
-    """A figure in the style of the page; the style ends with the block."""
+def _figure(key: str, height: float = HEIGHT, left: float = MARGIN) -> Iterator[Figure]:
+    """A figure in the style of the page; the style ends with the block. All in inches.
+
+    Margins are fixed: the axes of neighbouring panels line up, and no layout has to be solved.
+    """
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": key}):
-        yield Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=(WIDTH, height))
+        figure.subplots_adjust(
+            left=left / WIDTH, right=1 - 0.12 / WIDTH, bottom=0.42 / height, top=1 - 0.08 / height
+        )
+        yield figure
 
 
 def _draw(axes: Axes, line: Line) -> None:

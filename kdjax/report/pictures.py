@@ -9,6 +9,8 @@ from PIL import Image
 
 EXAMPLE_SIZE = 96
 """Longest side of an example, in pixels; smaller images stay as they are."""
+SMALL = 40
+"""Longest side of an image that is shown pixel by pixel."""
 MATRIX_SIZE = 250
 """Longest side of a matrix image, in cells; larger matrices are summed in blocks."""
 
@@ -16,17 +18,20 @@ RIGHT = (20, 130, 110)
 WRONG = (205, 100, 20)
 
 
-def example(encoded: str) -> str:
-    """A PNG in base64 as a data URI, shrunk where it is large; empty if it cannot be read."""
+def example(encoded: str) -> tuple[str, bool]:
+    """A PNG in base64 as a data URI, shrunk where it is large; empty if it cannot be read.
+
+    Also says whether it has so few pixels that they should stay visible.
+    """
     try:
         with Image.open(io.BytesIO(base64.b64decode(encoded, validate=True))) as image:
             image.load()
     except (OSError, ValueError, SyntaxError):  # Pillow calls a broken PNG a SyntaxError
-        return ""
+        return "", False
     if image.mode not in ("L", "RGB"):
         image = image.convert("RGB")
     image.thumbnail((EXAMPLE_SIZE, EXAMPLE_SIZE))
-    return _uri(image)
+    return _uri(image), max(image.size) <= SMALL
 
 
 def matrix(counts: Int[np.ndarray, "rows columns"]) -> str:

@@ -65,7 +65,7 @@ def tiles(job: JobData) -> list[Tile]:
         _tile("FLOPs", "fewer", "more", teacher.flops, student.flops, scaled),
         _tile("weights", "smaller", "larger", teacher.bytes, student.bytes, _size),
         *(
-            _tile(f"batch of {size}", "faster,", "slower,", theirs, ours, milliseconds)
+            _tile(f"at batch {size}", "faster", "slower", theirs, ours, milliseconds)
             for size in batch_sizes([teacher, student])
             for theirs, ours in [(teacher.latency_ms.get(size), student.latency_ms.get(size))]
         ),
@@ -133,7 +133,7 @@ def _evaluation_rows(evaluations: Sequence[Evaluation]) -> list[Row]:
         Row("Calibration error (ECE)", [_share(e.ece, e) for e in evaluations]),
         Row("Same answer as the teacher", [_share(e.agreement, e) for e in evaluations]),
         Row("KL from the teacher, nats", [_plain(e.teacher_kl) for e in evaluations]),
-        Row("Weights of", [Cell(checkpoint(e)) for e in evaluations]),
+        Row("Checkpoint", [Cell(checkpoint(e)) for e in evaluations]),
     ]
     return _filled(rows)
 
@@ -157,7 +157,7 @@ def _cost_rows(job: JobData, models: Sequence[Network]) -> list[Row]:
     if export is not None:
         rows.append(
             Row(
-                "Exported file",
+                "Exported files",
                 [
                     Cell(_size(export.bytes)) if role == "student" else Cell()
                     for role in roles(job)

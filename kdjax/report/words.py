@@ -33,12 +33,12 @@ def percent(share: float | None, count: float | None = None) -> str:
 
 
 def interval(evaluation: Evaluation) -> str:
-    """`95.4 to 98.5 %`."""
+    """`95.4–98.5 %`."""
     bounds = _bounds(evaluation)
     if bounds is None:
         return ""
     low, high = (percent(bound, evaluation.count) for bound in bounds)
-    return f"{low.removesuffix(f'{SPACE}%')} to{SPACE}{high}"
+    return f"{low.removesuffix(f'{SPACE}%')}–{high}"
 
 
 def points(difference: float, count: float | None = None) -> str:
@@ -208,7 +208,7 @@ def _unfinished(job: JobData) -> str:
             if top1 is not None:
                 return (
                     f"{NAMES[role]}: {percent(top1)} of the validation images right after "
-                    f"{series['top1'].epoch[-1]:.4g} epochs; not tested yet."
+                    f"{series['top1'].epoch[-1]:.3g} epochs; not tested yet."
                 )
     return "Nothing was measured yet."
 

@@ -33,7 +33,7 @@ def inherit(
       nothing changes where nothing is removed.
     - Blocks: block j of m is the teacher's block `floor(j n / m)` of n: the first, which changes
       the shape, and then evenly spaced ones.
-    - A layer that the teacher lacks (a shortcut that only the student needs) stays as it is.
+    - A layer that the teacher lacks (a shortcut that only the student needs) stays fresh.
 
     Cutting what a layer reads changes the scale of what it writes: `recalibrate` the result.
     ValueError where the student is of another family, wider, deeper or differently wired.
@@ -43,15 +43,15 @@ def inherit(
     inherited: dict[str, Any] = {}
     for collection, layers in student_variables.items():
         inherited[collection] = dict(layers)
-        for layer in links.keys() & layers.keys():
-            source, read, written = links[layer]
-            inherited[collection][layer] = _cut(
-                layer,
-                teacher_variables[collection][source],
-                _channels(layer, kept, read),
-                _channels(layer, kept, written),
-                layers[layer],
-            )
+        for layer, (source, read, written) in links.items():
+            if layer in layers:
+                inherited[collection][layer] = _cut(
+                    layer,
+                    teacher_variables[collection][source],
+                    _channels(layer, kept, read),
+                    _channels(layer, kept, written),
+                    layers[layer],
+                )
     return inherited
 
 

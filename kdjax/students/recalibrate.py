@@ -22,8 +22,7 @@ def recalibrate(model: Model, variables: Variables, batches: Iterable[Images]) -
 
     Over batches b of n_b images: `mean = avg_b(mean_b)` and `var = avg_b(var_b) + avg_b((mean_b -
     mean)²)`, weighted by n_b: what is within the batches and what is between them. Batches of one
-    size compile once. A model without batch norm is returned unchanged, and reads no batch;
-    ValueError if there is no batch.
+    size compile once. Without batch norm, or without a batch, nothing changes.
     """
     if "batch_stats" not in variables:
         return dict(variables)
@@ -42,7 +41,7 @@ def recalibrate(model: Model, variables: Variables, batches: Iterable[Images]) -
         sizes.append(len(images))
         measured.append(jax.device_get(measure(fresh, images)))
     if not measured:
-        raise ValueError("batches: there are none; give at least one batch of training images.")
+        return dict(variables)
     pooled = {
         layer: _pool([batch[layer] for batch in measured], np.array(sizes))
         for layer in variables["batch_stats"]

@@ -17,9 +17,10 @@ from kdjax.data.pipeline import TrainingStream, prefetch
 from kdjax.data.sources import DataInfo, Source
 from kdjax.experiment import Run, Runtime
 from kdjax.models import Model
+from kdjax.models.summary import parameter_count
 from kdjax.training.checkpoint import Checkpoints
 from kdjax.training.log import MetricLog, Reporter
-from kdjax.training.parallel import Devices, fetch
+from kdjax.training.parallel import IN_FLIGHT, Devices, fetch
 from kdjax.training.run_directory import RunDirectory
 from kdjax.training.state import (
     INITIAL_WEIGHTS,
@@ -30,10 +31,6 @@ from kdjax.training.state import (
 )
 from kdjax.training.step import Plan, make_train_step
 from kdjax.types import Batch, Variables
-
-IN_FLIGHT = 2
-"""Steps dispatched before the host waits for the oldest; without a bound fake devices deadlock."""
-
 
 class Diverged(ValueError):
     """A loss or gradient is not finite."""
@@ -135,6 +132,7 @@ class Fitting:
         if self.job.writes:
             events = self.directory.path / "events" if self.job.runtime.tensorboard else None
             self.log = MetricLog(self.directory.metrics, first, events)
+        self._announce()
         self.job.reporter.start(self.run.role, first, self.plan.steps)
         self._train(self.job.devices.replicate(host_state), first)
         self.checkpoints.wait()
@@ -149,6 +147,15 @@ class Fitting:
         self.checkpoints.close()
         if self.log is not None:
             self.log.close()
+
+    def _announce(self) -> None:
+        model, shape = self.run.model, self.info.shape
+        devices = self.job.devices.all
+        self.job.reporter.say(
+            f"{self.run.role:<9} {type(model).__name__}, {parameter_count(model, shape):,} "
+            f"parameters; {self.plan.steps:,} steps of {self.run.fit.batch_size} images on "
+            f"{len(devices)} x {devices[0].device_kind}"
+        )
 
     def _initial(self, start: Callable[[Variables], Variables]) -> TrainState:
         run, shape = self.run, self.info.shape
@@ -247,12 +254,13 @@ class Fitting:
     def _validated(self, state: TrainState, step: int) -> dict[str, float]:
         """Validate the weights that will be used: the moving average where there is one."""
         self._drain()
+        began = time.monotonic()
         weights = "ema" if state.ema else "raw"
         metrics = self.validate(state.ema or state.variables())
         line = {"epoch": step / self.plan.steps_per_epoch, "weights": weights, **metrics}
         self._write("validation", step, line)
         self.job.reporter.validated(step, metrics)
-        self.speed.restart()
+        self.speed.pause(time.monotonic() - began)
         return metrics
 
     def _save(self, state: TrainState, step: int, metrics: dict[str, float]) -> None:
@@ -280,18 +288,25 @@ class Fitting:
 
 
 class Speedometer:
-    """Images per second between two readings; what interrupts training is left out."""
+    """Images per second between two readings, without what interrupted training."""
 
     def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size
         self._last: tuple[int, float] | None = None
+        self._speed: float | None = None
 
     def at(self, step: int) -> float | None:
-        """Speed since the last reading; None for the first one, which compilation delayed."""
-        now, last = time.monotonic(), self._last
-        self._last = (step, now)
-        return None if last is None else (step - last[0]) * self._batch_size / (now - last[1])
+        """Speed since the last reading; None at first, while compilation still counts."""
+        now = time.monotonic()
+        if self._last is None:
+            self._last = (step, now)
+        elif step - self._last[0] > 2 * IN_FLIGHT:  # fewer say nothing: they were under way
+            steps, seconds = step - self._last[0], now - self._last[1]
+            self._speed = steps * self._batch_size / seconds
+            self._last = (step, now)
+        return self._speed
 
-    def restart(self) -> None:
-        """Forget the last reading."""
-        self._last = None
+    def pause(self, seconds: float) -> None:
+        """Leave out an interruption."""
+        if self._last is not None:
+            self._last = (self._last[0], self._last[1] + seconds)

@@ -7,7 +7,8 @@ checks.
 """
 
 import os
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -19,6 +20,9 @@ from kdjax.types import AXIS, Batch
 
 T = TypeVar("T")
 Backend = Literal["pmap", "shard_map"]
+
+IN_FLIGHT = 2
+"""Steps dispatched before the host waits for the oldest."""
 
 
 class Devices:
@@ -110,6 +114,20 @@ class Devices:
             check_vma=False,
         )
         return jax.jit(mapped, donate_argnums=donated)
+
+
+def in_flight(results: Iterable[T]) -> Iterator[T]:
+    """The same results, each handed out only when `IN_FLIGHT` later ones are under way.
+
+    The device is never idle while the host looks at a result, and the host never runs far ahead:
+    on fake CPU devices an unbounded queue of collectives deadlocks.
+    """
+    waiting: deque[T] = deque()
+    for result in results:
+        waiting.append(result)
+        if len(waiting) > IN_FLIGHT:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def fetch(tree: T) -> T:

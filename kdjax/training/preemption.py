@@ -3,7 +3,6 @@
 import signal
 import threading
 from types import FrameType, TracebackType
-from typing import Self
 
 import jax
 from jax.experimental import multihost_utils
@@ -29,7 +28,7 @@ class Preemption:
         # that starts again may meet it on some processes only.
         self._polls = 0
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Preemption":
         self._handles = not self._together and threading.current_thread() is threading.main_thread()
         if self._handles:
             self._previous = signal.signal(signal.SIGTERM, self._notice)

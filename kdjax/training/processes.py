@@ -67,9 +67,9 @@ def connect(processes: Processes, environ: Mapping[str, str] = os.environ) -> No
     """Join the other processes, if there are any: once, before any device is used.
 
     A single process is left without `jax.distributed`, and without a word. Raises ValueError for
-    incomplete or contradictory settings, and for a coordinator that cannot be reached; JAX itself
-    would end the process from C++ with no address in sight. On the CPU Gloo adds lines of its own
-    to the output. JAX's detection reads `os.environ`, whatever `environ` is.
+    incomplete or contradictory settings, and for a coordinator that cannot be reached or whose port
+    is taken; JAX itself would end the process from C++ with no address in sight. On the CPU Gloo
+    adds lines of its own to the output. JAX's detection reads `os.environ`, whatever `environ` is.
     """
     topology = resolve(processes, environ)
     detection: str | None = "deactivate"
@@ -81,22 +81,15 @@ def connect(processes: Processes, environ: Mapping[str, str] = os.environ) -> No
     if topology is None or topology.count == 1:
         return
     _reach(topology, processes.init_timeout)
-    try:
-        jax.distributed.initialize(
-            topology.coordinator,
-            topology.count,
-            topology.index,
-            cluster_detection_method=detection,
-            initialization_timeout=processes.init_timeout,
-            heartbeat_timeout_seconds=processes.heartbeat_timeout,
-            shutdown_timeout_seconds=processes.shutdown_timeout,
-        )
-    except jax.errors.JaxRuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"{topology.source}: process {topology.index}/{topology.count} cannot use "
-            f"{topology.coordinator} ({reason}); is the port taken by another job?"
-        ) from error
+    jax.distributed.initialize(
+        topology.coordinator,
+        topology.count,
+        topology.index,
+        cluster_detection_method=detection,
+        initialization_timeout=processes.init_timeout,
+        heartbeat_timeout_seconds=processes.heartbeat_timeout,
+        shutdown_timeout_seconds=processes.shutdown_timeout,
+    )
     _check(topology)
 
 
@@ -221,7 +214,7 @@ def _detect(expected: Topology | None, timeout: int, environ: Mapping[str, str])
 
 
 def _reach(topology: Topology, timeout: int) -> None:
-    """Wait until the coordinator's name is known and, on the others, until it answers."""
+    """Wait until the port is free on process 0, and until it answers on the others."""
     assert topology.coordinator is not None
     host, port = topology.coordinator.rsplit(":", 1)
     host = host.strip("[]")
@@ -230,6 +223,7 @@ def _reach(topology: Topology, timeout: int) -> None:
         try:
             if topology.index == 0:
                 socket.getaddrinfo(host, int(port))
+                _try_to_listen(int(port))
             else:
                 socket.create_connection((host, int(port)), timeout=5).close()
             return
@@ -238,13 +232,21 @@ def _reach(topology: Topology, timeout: int) -> None:
             waited = time.monotonic() - start
             if waited >= timeout:
                 raise ValueError(
-                    f"{where}, cannot be reached after {timeout} s ({error}); is process 0 up, "
-                    "and is the address right?"
+                    f"{where}, cannot be used after {timeout} s ({error}); is process 0 up, "
+                    "and are host and port right?"
                 ) from error
             if waited >= PATIENCE and not told:
                 print(f"kdjax: waiting for {where}: {error}", file=sys.stderr, flush=True)
                 told = True
             time.sleep(0.2)
+
+
+def _try_to_listen(port: int) -> None:
+    """OSError if the port is taken, as JAX would listen on it: on all addresses."""
+    if socket.has_dualstack_ipv6():
+        socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True).close()
+    else:
+        socket.create_server(("", port)).close()
 
 
 def _check(topology: Topology) -> None:

@@ -98,6 +98,15 @@ def initial_adapters(
     return {name: v for name, v in jax.jit(init)().items() if v}
 
 
+def adapter_shapes(
+    terms: Sequence[Term], student: Model, teacher: Model, shape: Sequence[int]
+) -> dict[str, Any]:
+    """The adapters as shapes, touching no device. ValueError if a tap does not fit."""
+    key = jax.eval_shape(partial(jax.random.key, 0))
+    make = partial(initial_adapters, terms, student, teacher, shape)
+    return jax.eval_shape(make, key)
+
+
 def _dummy_batch(shape: Sequence[int]) -> Batch:
     zero = jnp.zeros((1,), jnp.int32)
     return Batch(jnp.zeros((1, *shape), jnp.uint8), zero, zero, zero, jnp.ones((1,), bool))

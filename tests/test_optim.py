@@ -1,0 +1,222 @@
+"""Optimizers and schedules against closed forms in float64, and no field without an effect."""
+
+import dataclasses
+import typing
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from kdjax.models import SmallCNN
+from kdjax.optim import SGD, AdamW, Constant, Cosine, Optimizer, Schedule, Steps, decay_mask
+
+PER_EPOCH, STEPS = 5.0, 50
+
+START = {"kernel": [[1.0, -2.0], [0.5, 3.0]], "bias": [0.7, -1.5]}
+CURVATURE = {"kernel": [[1.0, 0.1], [2.0, 0.3]], "bias": [0.5, 1.5]}
+"""A quadratic, `sum(curvature · x²) / 2`, with one array that is a kernel and one that is not."""
+
+OTHER_VALUES = {
+    (SGD, "momentum"): 0.5,
+    (SGD, "nesterov"): True,
+    (SGD, "weight_decay"): 0.1,
+    (SGD, "decay"): "all",
+    (AdamW, "b1"): 0.5,
+    (AdamW, "b2"): 0.9,
+    (AdamW, "eps"): 0.1,
+    (AdamW, "weight_decay"): 0.1,
+    (AdamW, "decay"): "all",
+    (Cosine, "peak"): 0.2,
+    (Cosine, "warmup_epochs"): 2.0,
+    (Cosine, "final"): 0.5,
+    (Steps, "peak"): 0.2,
+    (Steps, "epochs"): (2.0, 4.0),
+    (Steps, "factor"): 0.5,
+    (Steps, "warmup_epochs"): 2.0,
+    (Constant, "peak"): 0.2,
+    (Constant, "warmup_epochs"): 2.0,
+}
+
+BASES = {
+    SGD: SGD(weight_decay=0.01),
+    AdamW: AdamW(weight_decay=0.01),
+    Cosine: Cosine(),
+    Steps: Steps(epochs=(3.0, 6.0)),
+    Constant: Constant(),
+}
+
+every_schedule = pytest.mark.parametrize("schedule", [Cosine(), Steps(epochs=(3,)), Constant()])
+
+
+def quadratic_descent(optimizer, schedule, steps=STEPS):
+    """The parameters after each step."""
+    rate = schedule.schedule(PER_EPOCH, STEPS)
+    transform = optimizer.transform(rate)
+    as_array = lambda tree: {k: jnp.asarray(v) for k, v in tree.items()}  # noqa: E731
+    start, curvature = as_array(START), as_array(CURVATURE)
+
+    def step(carry, _):
+        params, state = carry
+        gradient = jax.tree.map(jnp.multiply, curvature, params)
+        updates, state = transform.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+        return (params, state), params
+
+    _, path = jax.lax.scan(step, (start, transform.init(start)), length=steps)
+    return path
+
+
+def np_descent(optimizer, rates, direction):
+    """The same in float64; `direction(t, gradient, parameter, decay, memory)` is the method."""
+    path = {}
+    for name in START:
+        x, memory, path[name] = np.array(START[name]), {}, []
+        decays = optimizer.decay == "all" or name == "kernel"
+        decay = optimizer.weight_decay if decays else 0.0
+        for t, rate in enumerate(rates, start=1):
+            gradient = np.array(CURVATURE[name]) * x
+            x = x - rate * direction(t, gradient, x, decay, memory)
+            path[name].append(x)
+    return path
+
+
+def agree(path, expected):
+    for name in START:
+        np.testing.assert_allclose(path[name], expected[name], rtol=2e-5, atol=1e-6)
+
+
+def rates(schedule, per_epoch=PER_EPOCH, steps=STEPS):
+    """The learning rate of every step, and the one after the last."""
+    of_step = schedule.schedule(per_epoch, steps)
+    return np.array([of_step(step) for step in range(steps + 1)], np.float64)
+
+
+# --- No dead knobs -----------------------------------------------------------------------------
+
+
+def fields_of(*unions):
+    kinds = [kind for union in unions for kind in typing.get_args(union)]
+    return [(kind, f.name) for kind in kinds for f in dataclasses.fields(kind)]
+
+
+@pytest.mark.parametrize(("kind", "field"), fields_of(Optimizer, Schedule))
+def test_every_field_changes_the_trajectory(kind, field):
+    assert (kind, field) in OTHER_VALUES, "give the new field another value in OTHER_VALUES"
+    base = BASES[kind]
+    other = dataclasses.replace(base, **{field: OTHER_VALUES[kind, field]})
+    if kind in typing.get_args(Optimizer):
+        paths = [quadratic_descent(value, Constant(peak=0.1)) for value in (base, other)]
+    else:
+        paths = [quadratic_descent(SGD(), value) for value in (base, other)]
+    difference = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), *paths)
+    assert max(jax.tree.leaves(difference)) > 1e-3
+
+
+# --- Closed forms ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decay", ["all", "kernels"])
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
+def test_sgd_is_pytorchs(momentum, nesterov, decay):
+    optimizer = SGD(momentum=momentum, nesterov=nesterov, weight_decay=0.05, decay=decay)
+    schedule = Cosine(peak=0.2, warmup_epochs=1.0)
+
+    def direction(t, gradient, x, weight_decay, memory):
+        gradient = gradient + weight_decay * x
+        memory["buffer"] = momentum * memory.get("buffer", 0.0) + gradient
+        return gradient + momentum * memory["buffer"] if nesterov else memory["buffer"]
+
+    expected = np_descent(optimizer, rates(schedule)[:8], direction)
+    agree(quadratic_descent(optimizer, schedule, steps=8), expected)
+
+
+@pytest.mark.parametrize("decay", ["all", "kernels"])
+def test_adamw_decays_apart_from_the_moments(decay):
+    optimizer = AdamW(b1=0.8, b2=0.95, eps=1e-3, weight_decay=0.05, decay=decay)
+    schedule = Cosine(peak=0.2, warmup_epochs=1.0)
+
+    def direction(t, gradient, x, weight_decay, memory):
+        memory["m"] = 0.8 * memory.get("m", 0.0) + 0.2 * gradient
+        memory["v"] = 0.95 * memory.get("v", 0.0) + 0.05 * gradient**2
+        m, v = memory["m"] / (1 - 0.8**t), memory["v"] / (1 - 0.95**t)
+        return m / (np.sqrt(v) + 1e-3) + weight_decay * x
+
+    expected = np_descent(optimizer, rates(schedule)[:8], direction)
+    agree(quadratic_descent(optimizer, schedule, steps=8), expected)
+
+
+def test_kernels_are_the_arrays_with_two_or_more_axes():
+    params = jax.eval_shape(
+        SmallCNN().init, jax.random.key(0), jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.uint8)
+    )["params"]
+    mask = decay_mask("kernels")(params)
+    decayed = {path[-1].key for path, kept in jax.tree_util.tree_leaves_with_path(mask) if kept}
+    spared = {path[-1].key for path, kept in jax.tree_util.tree_leaves_with_path(mask) if not kept}
+    assert (decayed, spared) == ({"kernel"}, {"bias", "scale"})
+    assert decay_mask("all") is None
+
+
+# --- Schedules at their edges ------------------------------------------------------------------
+
+
+def test_cosine_warms_up_and_ends_at_its_final_share():
+    rate = rates(Cosine(peak=0.2, warmup_epochs=2.0, final=0.1))
+    step = np.arange(STEPS + 1)
+    warmup = 0.2 * step / 10
+    cosine = 0.2 * (0.1 + 0.9 * (1 + np.cos(np.pi * (step - 10) / 40)) / 2)
+    np.testing.assert_allclose(rate, np.where(step < 10, warmup, cosine), rtol=1e-5, atol=1e-8)
+    assert rate[0] == 0
+    assert rate.argmax() == 10
+    assert rate[[10, 30, 50]] == pytest.approx([0.2, 0.11, 0.02])
+
+
+def test_cosine_without_warm_up_starts_at_its_peak():
+    rate = rates(Cosine(peak=0.2))
+    assert rate[[0, 25, 50]] == pytest.approx([0.2, 0.1, 0.0], abs=1e-8)
+    assert (np.diff(rate) < 0).all()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_cosine_survives_a_run_shorter_than_its_warm_up(steps):
+    rate = rates(Cosine(peak=0.2, warmup_epochs=9.0), steps=steps)
+    assert np.isfinite(rate).all()
+    assert rate[steps - 1] == pytest.approx(0.2)
+
+
+def test_steps_drop_exactly_where_their_epochs_are_completed():
+    rate = rates(Steps(peak=0.2, epochs=(3, 6.4), factor=0.1))
+    assert rate[[0, 14]] == pytest.approx([0.2, 0.2])
+    assert rate[[15, 31]] == pytest.approx([0.02, 0.02])
+    assert rate[[32, 50]] == pytest.approx([0.002, 0.002])
+
+
+def test_a_warm_up_does_not_move_the_drops():
+    rate = rates(Steps(peak=0.2, epochs=(3, 6), factor=0.1, warmup_epochs=1))
+    assert rate[:6] == pytest.approx(0.2 * np.arange(6) / 5)
+    assert rate[[14, 15, 29, 30]] == pytest.approx([0.2, 0.02, 0.02, 0.002])
+
+
+def test_drops_that_fall_on_one_step_all_count():
+    rate = rates(Steps(peak=0.2, epochs=(0.1, 0.3, 0.5), factor=0.1), per_epoch=1.0, steps=5)
+    assert rate == pytest.approx(np.full(6, 0.2 * 0.1**3))
+
+
+def test_epochs_need_not_be_whole_numbers_of_steps():
+    """1,197 digits in batches of 128: an epoch is 9.35 steps."""
+    rate = rates(Steps(peak=0.2, epochs=(2,), factor=0.5), per_epoch=1197 / 128)
+    assert rate[[18, 19]] == pytest.approx([0.2, 0.1])
+
+
+def test_constant_warms_up_and_stays():
+    rate = rates(Constant(peak=0.2, warmup_epochs=1))
+    assert rate == pytest.approx(0.2 * np.minimum(np.arange(STEPS + 1) / 5, 1))
+    assert rates(Constant(peak=0.2)) == pytest.approx(np.full(STEPS + 1, 0.2))
+
+
+@every_schedule
+def test_rates_are_the_same_inside_a_compiled_step(schedule):
+    of_step = schedule.schedule(PER_EPOCH, STEPS)
+    compiled = jax.jit(of_step)(jnp.asarray(16))
+    assert compiled == pytest.approx(float(of_step(16)), rel=1e-6)
