@@ -1,6 +1,6 @@
-"""A quarter-width SmallCNN learns handwritten digits from its teacher, in under two minutes on a CPU.
+"""A quarter-width SmallCNN learns handwritten digits from its teacher, in a minute on a CPU.
 
-    kdjax distill configs/digits.py
+kdjax distill configs/digits.py
 """
 
 from kdjax.data.augment import PadCrop

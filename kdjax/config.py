@@ -181,11 +181,12 @@ def _tagged_structure(converter: cattrs.Converter) -> Callable[[Any], Callable[[
     return factory
 
 
-def _explain(error: BaseException, type_: type | None) -> str:
+def _explain(error: BaseException, type_: Any) -> str:
     if isinstance(error, cattrs.ForbiddenExtraKeysError):
         return f"unknown field {', '.join(sorted(error.extra_fields))}"
     if isinstance(error, KeyError):
         return "required field missing"
-    if isinstance(error, AttributeError | TypeError) and dataclasses.is_dataclass(type_):
+    is_config = isinstance(type_, type) and dataclasses.is_dataclass(type_)
+    if is_config and isinstance(error, AttributeError | TypeError):
         return f"must be an object with the fields of {type_.__name__}"
     return str(error)

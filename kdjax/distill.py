@@ -53,7 +53,9 @@ def distill(experiment: Experiment, workdir: Path, command: str) -> dict[str, An
         if experiment.baseline:
             shop.baseline(teacher)
         student = shop.student(teacher)
-        roles = ("teacher", "baseline", "student") if experiment.baseline else ("teacher", "student")
+        roles = (
+            ("teacher", "baseline", "student") if experiment.baseline else ("teacher", "student")
+        )
         tests = {role: shop.test(role, teacher) for role in roles}
         if not shop.job.writes:
             return {}
@@ -216,7 +218,8 @@ class Workshop:
         examples = self.dataset.info.sizes["train"]
         if batch_size > examples:
             raise ValueError(
-                f"{role}.fit.batch_size: {batch_size} is more than the {examples} training examples."
+                f"{role}.fit.batch_size: {batch_size} is more than the {examples} training "
+                "examples."
             )
 
     def _check_directory(self, run: Run) -> None:

@@ -51,7 +51,7 @@ def _default(instance: Any, field: dataclasses.Field) -> Any:
 def parse(cls: type[T], arguments: Sequence[str], program: str, default: T | None = None) -> T:
     """An instance of `cls` from flags; a wrong flag exits with 2 and a suggestion."""
     with registry:
-        return tyro.cli(
+        parsed: Any = tyro.cli(
             cls,
             args=list(arguments),
             default=default,
@@ -59,6 +59,7 @@ def parse(cls: type[T], arguments: Sequence[str], program: str, default: T | Non
             config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
             use_underscores=True,
         )
+    return parsed
 
 
 def load_experiment(preset: str) -> Experiment:
@@ -109,7 +110,7 @@ def _named(role: str, name: str) -> Model:
 
 
 def parse_with_preset(cls: type[T], arguments: Sequence[str], program: str) -> T:
-    """`PRESET [--a.b value …]`: `cls` has the fields `preset` and `experiment`, and its own flags."""
+    """`PRESET [--a.b value …]`: `cls` has a field `experiment`, and flags of its own."""
     preset, *rest = arguments
     experiment, rest = with_named_models(load_experiment(preset), rest)
     values: dict[str, Any] = {"experiment": experiment}

@@ -26,8 +26,8 @@ def comparison(summary: Mapping[str, Any]) -> Table:
     """The networks of a job side by side on the test split: last checkpoint before best."""
     name = summary.get("name")
     table = _table(f"{name}: top-1 on the test split" if name else "top-1 on the test split")
-    table.add_column("")
-    for column in ("parameters", "FLOPs", "last", "best", "95 % interval", "agrees", "ms"):
+    table.add_column("", no_wrap=True, min_width=8)
+    for column in ("parameters", "FLOPs", "last", "best", "95 %", "agrees", "ms"):
         table.add_column(column, justify="right", no_wrap=True)
     for role, model in summary["models"].items():
         latest, best = model["latest"], model["best"]
@@ -38,12 +38,14 @@ def comparison(summary: Mapping[str, Any]) -> Table:
             engineering(model["flops"]),
             f"{latest['top1']:.2%}",
             f"{best['top1']:.2%}",
-            f"{100 * low:.1f} to {100 * high:.1f}",
+            f"{100 * low:.1f}-{100 * high:.1f}",
             f"{best['agreement']:.1%}" if "agreement" in best else "",
             f"{model['latency_ms']['1']:.2f}",
         )
     if any("agreement" in model["best"] for model in summary["models"].values()):
-        table.caption = "agrees: same answer as the teacher; ms: one image, on this machine"
+        table.caption = (
+            "95 %: interval of best; agrees: answers as the teacher; ms: one image, here"
+        )
     return table
 
 

@@ -98,21 +98,26 @@ def test_truncated_everywhere_is_an_error_not_a_fresh_start(checkpoints):
     save(checkpoints, 1, 0.5)
     for path in _data_files(checkpoints.directory / "1"):
         path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(ValueError, match="no readable checkpoint: checkpoint .*1 is"):
+    with pytest.raises(ValueError, match=r"no readable checkpoint: checkpoint .*1 is"):
         checkpoints.restore(make_state(0))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda k: k.astype(np.float16), r"params.dense.kernel is float32\[64, 32\], expected float16"),
+        (
+            lambda k: k.astype(np.float16),
+            r"params.dense.kernel is float32\[64, 32\], expected float16",
+        ),
         (lambda k: k[:, :5], r"expected float32\[64, 5\]"),
     ],
 )
 def test_another_shape_or_type_names_the_leaf(checkpoints, change, message):
     save(checkpoints, 1, 0.5)
     target = make_state(0)
-    target.params["student"]["dense"]["kernel"] = change(target.params["student"]["dense"]["kernel"])
+    target.params["student"]["dense"]["kernel"] = change(
+        target.params["student"]["dense"]["kernel"]
+    )
     with pytest.raises(ValueError, match=message):
         checkpoints.restore(target)
 

@@ -209,8 +209,12 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize(("flags", "message"), REFUSALS, ids=lambda x: x if isinstance(x, str) else x[0])
-def test_what_cannot_work_is_refused_in_a_line_and_nothing_is_lost(flags, message, preset, finished):
+@pytest.mark.parametrize(
+    ("flags", "message"), REFUSALS, ids=lambda x: x if isinstance(x, str) else x[0]
+)
+def test_what_cannot_work_is_refused_in_a_line_and_nothing_is_lost(
+    flags, message, preset, finished
+):
     import re
 
     before = digests(finished)

@@ -14,8 +14,8 @@ from kdjax.evaluation.metrics import BINS, wilson_interval
 from kdjax.evaluation.of_run import evaluate_run
 from kdjax.training.loop import Teaching
 from kdjax.training.parallel import Devices
-from tests.test_loop import run_it
 from tests.support import TINY, tiny_fit, tiny_run
+from tests.test_loop import run_it
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_a_loaded_network_normalises_and_takes_bytes_or_floats(trained, digits):
     np.testing.assert_allclose(network.logits(images), network.logits(floats), atol=1e-5)
     assert network.logits(images).shape == (9, 10)
     for bad in (images[0], images[:, :4], images.astype(np.int32)):
-        with pytest.raises(ValueError, match="images: .*expected"):
+        with pytest.raises(ValueError, match=r"images: .*expected"):
             network.logits(bad)
 
 

@@ -117,7 +117,9 @@ def test_the_last_line_names_last_and_best(undisturbed):
     assert result["best"]["metrics"]["top1"] == max(v["top1"] for v in validations)
 
 
-def test_a_diverging_run_says_where_and_keeps_the_last_good_checkpoint(data_directory, digits, tmp_path):
+def test_a_diverging_run_says_where_and_keeps_the_last_good_checkpoint(
+    data_directory, digits, tmp_path
+):
     # The loss weight explodes in the second epoch, so the first checkpoint is good.
     ramp = Ramp(start=0.0, stop=1e15, begin=1.0, epochs=0.01)
     terms = (Term(CrossEntropy()), Term(CrossEntropy(label_smoothing=0.1), 1e20, ramp))
@@ -195,9 +197,11 @@ def test_every_field_of_fit_changes_the_run(name, plain, digits, tmp_path):
     assert metric_lines(tmp_path / "teacher") != lines
 
 
-@pytest.mark.parametrize("schedule", [Constant(peak=0.01), Steps(peak=0.05, epochs=(0.5,))], ids=str)
+@pytest.mark.parametrize(
+    "schedule", [Constant(peak=0.01), Steps(peak=0.05, epochs=(0.5,))], ids=str
+)
 def test_every_schedule_reaches_the_step(schedule, plain, digits, tmp_path):
-    run, lines = plain
+    run, _ = plain
     changed = dataclasses.replace(run, fit=dataclasses.replace(run.fit, schedule=schedule))
     run_it(changed, tmp_path / "teacher", digits)
     rates = [x["learning_rate"] for x in metric_lines(tmp_path / "teacher") if x["kind"] == "train"]

@@ -85,7 +85,10 @@ def by_hand(run, source, teacher, steps=4):
 
         def objective(params):
             outputs, new = model.apply(
-                {"params": params, "batch_stats": stats}, images, train=True, mutable=["batch_stats"]
+                {"params": params, "batch_stats": stats},
+                images,
+                train=True,
+                mutable=["batch_stats"],
             )
             ce = optax.softmax_cross_entropy_with_integer_labels(outputs.logits, labels).mean()
             p, log_q = jax.nn.softmax(t / 3.0), jax.nn.log_softmax(outputs.logits / 3.0)
@@ -116,7 +119,9 @@ def test_any_layout_equals_one_big_batch(layout, source, teacher):
 
 
 def test_pmap_and_shard_map_agree_to_the_bit(source, teacher):
-    one, other = (train(make_run(), source, teacher, (name, 8))[0] for name in ("pmap", "shard_map"))
+    one, other = (
+        train(make_run(), source, teacher, (name, 8))[0] for name in ("pmap", "shard_map")
+    )
     assert largest_difference(fetch(one.params), fetch(other.params)) == 0
 
 

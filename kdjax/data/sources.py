@@ -96,7 +96,7 @@ class DataSet:
             shape = self._common_shape(next(iter(splits.values())), shape[-1])
         self.info = DataInfo(
             name=name,
-            shape=shape,  # type: ignore[arg-type]
+            shape=shape,
             classes=tuple(features[label_key].names),
             sizes={key: self._size(key) for key in splits},
         )

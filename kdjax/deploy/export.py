@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from kdjax import __version__
 from kdjax.evaluation.load import Loaded
+from kdjax.models import infer
 from kdjax.types import Variables
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -95,7 +96,7 @@ def _serialise(network: Loaded, names: list[str]) -> bytes:
 
     def forward(weights: list[Array], images: Array) -> Array:
         variables = _nested(dict(zip(names, weights, strict=True)))
-        return model.apply(variables, images, train=False).logits
+        return infer(model, variables, images).logits
 
     flat = _flat(network.variables)
     arguments = [jax.ShapeDtypeStruct(flat[name].shape, flat[name].dtype) for name in names]

@@ -9,7 +9,7 @@ import numpy as np
 from kdjax.data.pipeline import evaluation_batches, prefetch
 from kdjax.data.sources import Source
 from kdjax.evaluation.metrics import Sums, summarise, sums
-from kdjax.models import Model
+from kdjax.models import Model, infer
 from kdjax.training.loop import Teaching
 from kdjax.training.parallel import Devices, fetch, in_flight
 from kdjax.types import AXIS, Batch, Variables
@@ -30,10 +30,10 @@ def make_evaluate(
     """
 
     def on_device(variables: Variables, teacher_variables: Variables | None, batch: Batch) -> Sums:
-        logits = model.apply(variables, batch.image, train=False).logits
+        logits = infer(model, variables, batch.image).logits
         target = None
-        if teacher is not None:
-            target = teacher.model.apply(teacher_variables, batch.image, train=False).logits
+        if teacher is not None and teacher_variables is not None:
+            target = infer(teacher.model, teacher_variables, batch.image).logits
         return jax.lax.psum(sums(logits, target, batch), AXIS)
 
     spread = devices.spread(on_device, donate=False)

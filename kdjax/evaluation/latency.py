@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from kdjax.evaluation.load import Loaded
+from kdjax.models import infer
 
 BATCHES = (1, 64)
 """Batch sizes measured: one image as in a service, many as in a queue."""
@@ -19,7 +20,7 @@ def latency_ms(network: Loaded, repeats: int = 30) -> dict[str, float]:
 
 def _median_ms(network: Loaded, size: int, repeats: int) -> float:
     model = network.model
-    forward = jax.jit(lambda v, x: model.apply(v, x, train=False).logits)
+    forward = jax.jit(lambda v, x: infer(model, v, x).logits)
     variables = jax.device_put(network.variables)
     images = jax.device_put(np.zeros((size, *network.info.shape), np.uint8))
     forward(variables, images).block_until_ready()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from kdjax.data.sources import DataInfo
 from kdjax.experiment import Run
-from kdjax.models import Model
+from kdjax.models import Model, infer
 from kdjax.training.checkpoint import Checkpoints, digest
 from kdjax.training.run_directory import RunDirectory
 from kdjax.types import Outputs, Variables
@@ -47,8 +47,7 @@ class Loaded:
 
     @cached_property
     def _forward(self) -> Any:
-        model = self.model
-        return jax.jit(lambda variables, images: model.apply(variables, images, train=False))
+        return jax.jit(partial(infer, self.model))
 
     def outputs(self, images: np.ndarray | Array) -> Outputs:
         """`images`: `[n, H, W, C]`, uint8, or float32 in [0, 1]; normalised inside."""

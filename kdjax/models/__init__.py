@@ -1,6 +1,6 @@
 """The networks. A model is a frozen dataclass with a pure method; the union is the registry."""
 
-from kdjax.models.base import VisionModel as VisionModel
+from kdjax.models.base import VisionModel, infer
 from kdjax.models.resnet import ResNet
 from kdjax.models.small_cnn import SmallCNN
 
@@ -27,4 +27,4 @@ NAMED: dict[str, Model] = {
 }
 """The names the literature uses, with ten classes; change fields with `.clone(...)`."""
 
-__all__ = ["NAMED", "Model", "ResNet", "SmallCNN", "VisionModel"]
+__all__ = ["NAMED", "Model", "ResNet", "SmallCNN", "VisionModel", "infer"]

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from kdjax.types import AXIS, Outputs
+from kdjax.types import AXIS, Outputs, Variables
 
 kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -89,6 +89,12 @@ class VisionModel(nn.Module):
             kernel_init=kaiming_fan_out,
             **fields,
         )
+
+
+def infer(model: nn.Module, variables: Variables, images: Array) -> Outputs:
+    """The forward pass in evaluation mode: it reads running statistics and changes nothing."""
+    outputs: Any = model.apply(variables, images, train=False)
+    return outputs
 
 
 def share(size: int, kept: float) -> int:

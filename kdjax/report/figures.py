@@ -8,7 +8,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -40,7 +40,7 @@ MARGIN = 0.5
 LOGARITHMIC = 100.0
 """Ratio of largest to smallest value from which a quantity is shown on a logarithmic axis."""
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 8.4,
     "text.color": COLOURS["muted"],
@@ -103,17 +103,21 @@ def curves(lines: Sequence[Line], *, key: str, share: bool = False, linear: bool
 
 def reliability(bins: Sequence[Bin], role: str, *, key: str) -> Markup:
     """Accuracy against confidence, and below it how many answers fall into each bin."""
-    filled = [b for b in bins if b.count > 0 and known(b.confidence) and known(b.accuracy)]
-    where = [b.confidence for b in filled]
+    filled = [
+        (b.confidence, b.accuracy, b.count)
+        for b in bins
+        if b.count > 0 and known(b.confidence) and known(b.accuracy)
+    ]
+    where, accuracy, count = np.array(filled, float).reshape(-1, 3).T
     with _figure(key, 3.2, left=0.62) as figure:
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
         figure.align_ylabels()
         top.plot([0, 1], [0, 1], color=COLOURS["muted"], linewidth=0.9, linestyle=(0, (2, 2)))
-        top.vlines(where, where, [b.accuracy for b in filled], color=COLOURS[role], alpha=0.45)
-        top.plot(where, [b.accuracy for b in filled], "o-", color=COLOURS[role], markersize=3.5)
+        top.vlines(where, where, accuracy, color=COLOURS[role], alpha=0.45)
+        top.plot(where, accuracy, "o-", color=COLOURS[role], markersize=3.5)
         top.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
         width = 0.8 / max(len(bins), 1)
-        bottom.bar(where, [b.count for b in filled], width, color=COLOURS[role], alpha=0.6)
+        bottom.bar(where, count, width, color=COLOURS[role], alpha=0.6)
         bottom.set(xlabel="confidence", ylabel="images")
         bottom.yaxis.set_major_locator(MaxNLocator(2, integer=True))
         bottom.yaxis.set_major_formatter(FuncFormatter(_briefly))
@@ -124,13 +128,13 @@ def reliability(bins: Sequence[Bin], role: str, *, key: str) -> Markup:
 
 def intervals(evaluations: Sequence[tuple[str, Evaluation]], *, key: str) -> Markup:
     """One row a network: its accuracy and the 95 % interval around it."""
-    with _figure(key, 0.5 + 0.36 * len(evaluations), left=1.15) as figure:
+    with _figure(key, 0.38 + 0.36 * len(evaluations), left=1.15, bottom=0.28) as figure:
         axes = figure.add_subplot()
         for row, (role, evaluation) in enumerate(evaluations):
             colour = COLOURS[role]
             if evaluation.top1_interval is not None:
                 axes.plot(evaluation.top1_interval, (row, row), color=colour, alpha=0.5, lw=5)
-            axes.plot([evaluation.top1], [row], "o", color=colour, markersize=6)
+            axes.plot(np.array([evaluation.top1], float), [row], "o", color=colour, markersize=6)
         axes.set_yticks(range(len(evaluations)), [NAMES[role] for role, _ in evaluations])
         axes.tick_params(axis="y", labelcolor=COLOURS["ink"], labelsize=8.5)
         axes.set_ylim(len(evaluations) - 0.5, -0.5)
@@ -162,7 +166,9 @@ def trade_off(points: Sequence[Point], *, key: str) -> Markup:
 
 
 @contextmanager
-def _figure(key: str, height: float = HEIGHT, left: float = MARGIN) -> Iterator[Figure]:
+def _figure(
+    key: str, height: float = HEIGHT, left: float = MARGIN, bottom: float = 0.42
+) -> Iterator[Figure]:
     """A figure in the style of the page; the style ends with the block. All in inches.
 
     Margins are fixed: the axes of neighbouring panels line up, and no layout has to be solved.
@@ -170,7 +176,7 @@ def _figure(key: str, height: float = HEIGHT, left: float = MARGIN) -> Iterator[
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": key}):
         figure = Figure(figsize=(WIDTH, height))
         figure.subplots_adjust(
-            left=left / WIDTH, right=1 - 0.12 / WIDTH, bottom=0.42 / height, top=1 - 0.08 / height
+            left=left / WIDTH, right=1 - 0.14 / WIDTH, bottom=bottom / height, top=1 - 0.08 / height
         )
         yield figure
 
@@ -178,9 +184,7 @@ def _figure(key: str, height: float = HEIGHT, left: float = MARGIN) -> Iterator[
 def _draw(axes: Axes, line: Line) -> None:
     curve, colour = thin(line.series), COLOURS[line.role]
     if len(curve.mean) < len(line.series.value):
-        axes.fill_between(
-            curve.epoch, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0
-        )
+        axes.fill_between(curve.epoch, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
     marker = "o" if np.isfinite(curve.mean).sum() < 2 else ""
     axes.plot(
         curve.epoch,

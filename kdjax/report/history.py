@@ -1,7 +1,7 @@
 """What a run logged, as curves: read from `metrics.jsonl`, thinned to what a page can show."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,24 +87,23 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _flat(line: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """The numbers of a line; null is a number that is missing."""
+    """The numbers of a line; null is no number."""
     flat: dict[str, float] = {}
     for name, value in line.items():
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{name}.")
-        elif value is None or isinstance(value, int | float):
-            flat[prefix + name] = np.nan if value is None else float(value)
+        elif isinstance(value, int | float):
+            flat[prefix + name] = float(value)
     return flat
 
 
 def _columns(rows: Mapping[int, Mapping[str, float]]) -> dict[str, Series]:
     ordered = [rows[step] for step in sorted(rows)]
     names = dict.fromkeys(name for row in ordered for name in row)
-    columns = {
-        name: np.array([row.get(name, np.nan) for row in ordered], float) for name in names
-    }
-    for column in columns.values():
-        column[~np.isfinite(column)] = np.nan
-    epoch = columns.pop("epoch", columns.get("step", np.empty(0)))
-    columns.pop("step", None)
-    return {name: Series(epoch, column) for name, column in columns.items()}
+    return {name: _series(name, ordered) for name in names if name not in ("step", "epoch")}
+
+
+def _series(name: str, rows: Sequence[Mapping[str, float]]) -> Series:
+    pairs = [(row.get("epoch", row["step"]), row[name]) for row in rows if name in row]
+    epoch, value = np.array(pairs, float).T
+    return Series(epoch, np.where(np.isfinite(value), value, np.nan))

@@ -100,6 +100,7 @@ class Disagreement:
 class Analysis:
     """Counts: `confusion[role][truth, answer]`, `agreement_matrix[teacher, student]`."""
 
+    checkpoint: str = ""
     confusion: dict[str, np.ndarray] = field(default_factory=dict)
     agreement_matrix: np.ndarray | None = None
     disagreements: tuple[Disagreement, ...] = ()
@@ -166,9 +167,7 @@ def _read_work_directory(workdir: Path) -> JobData:
         }
     return JobData(
         summary=_structure(values, Summary, workdir / "summary.json"),
-        analysis=_structure(
-            _load(workdir / "analysis.json"), Analysis, workdir / "analysis.json"
-        ),
+        analysis=_structure(_load(workdir / "analysis.json"), Analysis, workdir / "analysis.json"),
         histories=_histories(directories),
         runs={role: config["run"] for role, config in configs.items() if "run" in config},
         config=experiment,

@@ -68,6 +68,7 @@ def _view(job: JobData, key: str, limit: int) -> dict[str, Any]:
         "chapters": sections.chapters(job, key=key),
         "reliability": sections.reliability(job, key=key),
         "matrices": sections.matrices(job),
+        "analysed": job.analysis.checkpoint,
         "confused_by": confused_by,
         "pairs": pairs,
         "examples": sections.examples(job, limit),

@@ -24,12 +24,10 @@ def example(encoded: str) -> tuple[str, bool]:
     Also says whether it has so few pixels that they should stay visible.
     """
     try:
-        with Image.open(io.BytesIO(base64.b64decode(encoded, validate=True))) as image:
-            image.load()
+        with Image.open(io.BytesIO(base64.b64decode(encoded, validate=True))) as file:
+            image = file.convert("L" if file.mode == "L" else "RGB")
     except (OSError, ValueError, SyntaxError):  # Pillow calls a broken PNG a SyntaxError
         return "", False
-    if image.mode not in ("L", "RGB"):
-        image = image.convert("RGB")
     image.thumbnail((EXAMPLE_SIZE, EXAMPLE_SIZE))
     return _uri(image), max(image.size) <= SMALL
 

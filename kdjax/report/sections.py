@@ -13,7 +13,7 @@ from kdjax.report.history import Series
 from kdjax.report.job import ROLES, Disagreement, JobData
 from kdjax.report.words import (
     NAMES,
-    SPACE,
+    TIMES,
     known,
     number,
     objective,
@@ -66,13 +66,12 @@ class Matrix(NamedTuple):
     """Counts, and each count's share of its row; `image` stands in where there are too many."""
 
     title: str
-    rows_are: str
-    columns_are: str
     classes: Sequence[str]
     counts: Int[np.ndarray, "c c"]
     roots: Sequence[Sequence[float]]
     image: str
     alt: str
+    note: str
 
 
 class Pair(NamedTuple):
@@ -101,7 +100,7 @@ def data_facts(job: JobData) -> list[Fact]:
     sizes = " · ".join(f"{whole(size)} {split}" for split, size in data.sizes.items())
     facts = [
         Fact("Data set", data.name),
-        Fact("Images", f"{' × '.join(map(str, data.shape))}" if data.shape else ""),
+        Fact("Images", f" {TIMES} ".join(map(str, data.shape))),
         Fact("Examples", sizes),
         Fact("Classes", f"{len(data.classes)}: {classes}" if data.classes else ""),
     ]
@@ -197,7 +196,7 @@ def pairs(job: JobData) -> tuple[list[str], list[Pair]]:
         return [], []
     wrong = np.sum(list(confusion.values()), axis=0)
     np.fill_diagonal(wrong, 0)
-    worst = np.argsort(wrong, axis=None)[::-1][:PAIRS]
+    worst = np.argsort(-wrong, axis=None, kind="stable")[:PAIRS]
     found = []
     for truth, answer in zip(*np.unravel_index(worst, wrong.shape), strict=True):
         if wrong[truth, answer]:
@@ -223,7 +222,7 @@ def _run_facts(run: Mapping[str, Any]) -> list[Fact]:
         Fact("Length", ", ".join(filter(None, length))),
         Fact("Optimizer", phrase(fit["optimizer"]) if "optimizer" in fit else "", code=True),
         Fact("Schedule", phrase(fit["schedule"]) if "schedule" in fit else "", code=True),
-        Fact("Starts from", "the teacher’s most important channels" if run.get("inherit") else ""),
+        Fact("Starts from", "the teacher's most important channels" if run.get("inherit") else ""),
         Fact("Seed", str(run["seed"]) if "seed" in run else ""),
     ]
     return [fact for fact in facts if fact.value]
@@ -272,7 +271,7 @@ def _panel(title: str, svg: Markup, lines: Sequence[Line], share: bool) -> Panel
         if (last := line.series.last) is not None
     ]
     lost = sum(int((~np.isfinite(line.series.value)).sum()) for line in lines)
-    gaps = f" {whole(lost)} logged values are missing or not finite." if lost else ""
+    gaps = f" {whole(lost)} logged values are not finite." if lost else ""
     note = f"At the end: {', '.join(ends)}."
     return Panel(title, svg, f"{title} over the epochs. {note}", note + gaps)
 
@@ -308,13 +307,12 @@ def _matrix(job: JobData, title: str, rows: str, columns: str, counts: np.ndarra
     correct = percent(np.trace(counts) / max(int(counts.sum()), 1), int(counts.sum()))
     return Matrix(
         title=title,
-        rows_are=rows,
-        columns_are=columns,
         classes=[job.summary.data.label(i) for i in range(size)],
         counts=counts,
         roots=np.sqrt(share).round(3).tolist() if size <= CELLS else [],
         image=pictures.matrix(counts) if size > CELLS else "",
-        alt=f"Matrix of {size} classes, {rows} against {columns}; {correct} lie on the diagonal.",
+        alt=f"Matrix of {size} classes: {rows} in rows, {columns} in columns.",
+        note=f"Rows: {rows}. Columns: {columns}. {correct} lie on the diagonal.",
     )
 
 

@@ -158,10 +158,7 @@ def _cost_rows(job: JobData, models: Sequence[Network]) -> list[Row]:
         rows.append(
             Row(
                 "Exported files",
-                [
-                    Cell(_size(export.bytes)) if role == "student" else Cell()
-                    for role in roles(job)
-                ],
+                [Cell(_size(export.bytes)) if role == "student" else Cell() for role in roles(job)],
             )
         )
     return _filled(rows)

@@ -7,8 +7,9 @@ from typing import Any, TypeGuard
 from kdjax.report.job import Evaluation, JobData, Network
 
 SPACE = "\N{NO-BREAK SPACE}"
-MISSING = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
+DASH = "\N{EN DASH}"
+TIMES = "\N{MULTIPLICATION SIGN}"
 
 NAMES = {"teacher": "Teacher", "baseline": "Student alone", "student": "Distilled student"}
 """What a role is called."""
@@ -25,7 +26,7 @@ def percent(share: float | None, count: float | None = None) -> str:
     What is not all of something never reads as 100 %, and what is something never as 0 %.
     """
     if not known(share):
-        return MISSING
+        return DASH
     digits = 2 if known(count) and count >= 2000 else 1
     while 0 < share < 1 and digits < 6 and float(f"{100 * share:.{digits}f}") in (0, 100):
         digits += 1
@@ -38,7 +39,7 @@ def interval(evaluation: Evaluation) -> str:
     if bounds is None:
         return ""
     low, high = (percent(bound, evaluation.count) for bound in bounds)
-    return f"{low.removesuffix(f'{SPACE}%')}–{high}"
+    return f"{low.removesuffix(f'{SPACE}%')}{DASH}{high}"
 
 
 def points(difference: float, count: float | None = None) -> str:
@@ -56,22 +57,23 @@ def signed_points(difference: float, count: float | None = None) -> str:
 def number(value: float | None, digits: int = 3) -> str:
     """Significant digits, never an exponent where a reader can do without: `0.0713`."""
     if not known(value):
-        return MISSING
+        return DASH
+    sign = MINUS if value < 0 else ""
     if value == 0 or 1e-4 <= abs(value) < 1e6:
         decimals = max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value else 0
-        return f"{value:,.{decimals}f}".replace("-", MINUS)
-    return f"{value:.{digits - 1}e}".replace("-", MINUS)
+        return sign + f"{abs(value):,.{decimals}f}"
+    return sign + f"{abs(value):.{digits - 1}e}"
 
 
 def whole(value: float | None) -> str:
     """`11,689,512`."""
-    return f"{value:,.0f}" if known(value) else MISSING
+    return f"{value:,.0f}" if known(value) else DASH
 
 
 def scaled(value: float | None, unit: str = "") -> str:
     """Three digits with an SI prefix: `1.82 G`, `46.8 MB`."""
     if not known(value):
-        return MISSING
+        return DASH
     for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= 0.9995 * factor:
             return f"{number(value / factor)}{SPACE}{prefix}{unit}"
@@ -80,13 +82,13 @@ def scaled(value: float | None, unit: str = "") -> str:
 
 def milliseconds(value: float | None) -> str:
     """`1.23 ms`."""
-    return f"{number(value)}{SPACE}ms" if known(value) else MISSING
+    return f"{number(value)}{SPACE}ms" if known(value) else DASH
 
 
 def duration(seconds: float | None) -> str:
     """`1 h 12 min`, `43 s`."""
     if not known(seconds):
-        return MISSING
+        return DASH
     if seconds < 60:
         return f"{number(seconds, 2)}{SPACE}s"
     minutes, rest = divmod(round(seconds), 60)
@@ -99,7 +101,7 @@ def times(more: float | None, less: float | None) -> str:
     """How often `less` goes into `more`: `12.3×`; empty where that is unknown."""
     if not (known(more) and known(less) and more > 0 and less > 0):
         return ""
-    return f"{number(more / less)}×"
+    return f"{number(more / less)}{TIMES}"
 
 
 def phrase(value: Any) -> str:
@@ -131,7 +133,8 @@ def headline(job: JobData) -> str:
         if role in models and known(models[role].latest.top1):
             latest = models[role].latest
             name = models[role].type or f"The {NAMES[role].lower()}"
-            return f"{name} classifies {percent(latest.top1, latest.count)} of {_images(latest)} correctly."
+            share = percent(latest.top1, latest.count)
+            return f"{name} classifies {share} of {_images(latest)} correctly."
     return _unfinished(job)
 
 
@@ -186,7 +189,7 @@ def _kept(teacher: Network, student: Network) -> str:
         size = f" with {percent(student.parameters / teacher.parameters)} of its parameters"
     if ours.top1 < theirs.top1:
         share = percent(ours.top1 / theirs.top1)
-        return f"The student keeps {share} of the teacher’s accuracy{size}."
+        return f"The student keeps {share} of the teacher's accuracy{size}."
     word = "exceeds" if overlaps(ours, theirs) is False else "matches"
     figures = f"{percent(ours.top1, ours.count)} against {percent(theirs.top1, theirs.count)}"
     return f"The student {word} its teacher ({figures}){size}."
@@ -224,6 +227,6 @@ def _bounds(evaluation: Evaluation) -> tuple[float, float] | None:
 
 
 def _term(term: Mapping[str, Any]) -> str:
-    weight = f"{term['weight']:g} × " if term.get("weight", 1.0) != 1.0 else ""
-    ramp = f" × {phrase(term['schedule'])}" if term.get("schedule") else ""
+    weight = f"{term['weight']:g} {TIMES} " if term.get("weight", 1.0) != 1.0 else ""
+    ramp = f" {TIMES} {phrase(term['schedule'])}" if term.get("schedule") else ""
     return f"{weight}{phrase(term.get('loss'))}{ramp}"

@@ -32,6 +32,7 @@ from kdjax.training.state import (
 from kdjax.training.step import Plan, make_train_step
 from kdjax.types import Batch, Variables
 
+
 class Diverged(ValueError):
     """A loss or gradient is not finite."""
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from kdjax.data.augment import augment
 from kdjax.experiment import Run
 from kdjax.losses import term_names
-from kdjax.models import Model
+from kdjax.models import Model, infer
 from kdjax.training.state import TrainState
 from kdjax.types import AXIS, Batch, Outputs, Variables
 
@@ -91,7 +91,7 @@ def make_train_step(plan: Plan) -> Step:
 def _accumulate(
     plan: Plan, state: TrainState, teacher: Variables | None, batch: Batch, weights: Array
 ) -> tuple[Any, Any, Float[Array, " terms"]]:
-    """Gradients and terms summed over the slices of the batch; statistics pass from one to the next."""
+    """Gradients and terms summed over the slices; statistics pass from one to the next."""
     slices = plan.run.fit.accumulate
     sliced = jax.tree.map(lambda x: x.reshape(slices, -1, *x.shape[1:]), batch)
 
@@ -139,9 +139,9 @@ def _terms(
 
 def _teach(model: Model | None, variables: Variables | None, batch: Batch) -> Outputs | None:
     """The teacher's outputs: always in evaluation mode, never differentiated."""
-    if model is None:
+    if model is None or variables is None:
         return None
-    return jax.lax.stop_gradient(model.apply(variables, batch.image, train=False))
+    return jax.lax.stop_gradient(infer(model, variables, batch.image))
 
 
 def _moving_average(decay: float, state: TrainState) -> Any:
