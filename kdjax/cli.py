@@ -85,7 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _guarded(name: str, arguments: list[str], debug: bool) -> int:
-    _quiet_libraries()
+    if not debug:
+        _quiet_libraries()
     import jax
 
     from kdjax import commands
@@ -168,12 +169,13 @@ def _command_help(name: str) -> str:
 
 
 def _quiet_libraries() -> None:
-    """Keep the chatter of libraries out of a job's log; their errors still come through."""
+    """Keep the chatter of libraries out of a job's log."""
     import logging
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    # Orbax logs a traceback of every error it raises; we say it in a line.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 if __name__ == "__main__":

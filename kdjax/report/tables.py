@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 from kdjax.report.job import ROLES, Evaluation, JobData, Network
 from kdjax.report.words import (
-    checkpoint,
     duration,
     interval,
     known,
     milliseconds,
     number,
+    origin,
     percent,
     scaled,
     signed_points,
@@ -133,7 +133,7 @@ def _evaluation_rows(evaluations: Sequence[Evaluation]) -> list[Row]:
         Row("Calibration error (ECE)", [_share(e.ece, e) for e in evaluations]),
         Row("Same answer as the teacher", [_share(e.agreement, e) for e in evaluations]),
         Row("KL from the teacher, nats", [_plain(e.teacher_kl) for e in evaluations]),
-        Row("Checkpoint", [Cell(checkpoint(e)) for e in evaluations]),
+        Row("Epoch", [_epoch(e) for e in evaluations]),
     ]
     return _filled(rows)
 
@@ -211,6 +211,13 @@ def _top1(evaluation: Evaluation) -> Cell:
 
 def _share(value: float | None, evaluation: Evaluation) -> Cell:
     return Cell(percent(value, evaluation.count)) if known(value) else Cell()
+
+
+def _epoch(evaluation: Evaluation) -> Cell:
+    epoch = evaluation.epoch
+    if not known(epoch):
+        return Cell()
+    return Cell(f"{epoch:.3g}" if epoch < 1000 else whole(epoch), origin(evaluation))
 
 
 def _plain(value: float | None) -> Cell:

@@ -59,6 +59,8 @@ def number(value: float | None, digits: int = 3) -> str:
     if not known(value):
         return DASH
     sign = MINUS if value < 0 else ""
+    if abs(value) < 1000:
+        value = float(f"{value:.{digits - 1}e}")  # rounding may add a digit before the point
     if value == 0 or 1e-4 <= abs(value) < 1e6:
         decimals = max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value else 0
         return sign + f"{abs(value):,.{decimals}f}"
@@ -89,7 +91,7 @@ def duration(seconds: float | None) -> str:
     """`1 h 12 min`, `43 s`."""
     if not known(seconds):
         return DASH
-    if seconds < 60:
+    if round(seconds) < 60:
         return f"{number(seconds, 2)}{SPACE}s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -146,18 +148,21 @@ def comparison(job: JobData) -> str:
     ours, theirs = student.latest, alone.latest
     if not (known(ours.top1) and known(theirs.top1)):
         return ""
+    # The baseline starts from fresh weights: what is inherited is part of what is compared.
+    inherits = job.runs.get("student", {}).get("inherit")
+    method = "Distillation with inherited weights" if inherits else "Distillation"
     gain = ours.top1 - theirs.top1
     by = points(gain, ours.count)
     overlap = overlaps(ours, theirs)
     if gain == 0:
         return (
-            f"Distillation made no difference: the same student trained alone classifies exactly "
+            f"{method} made no difference: the same student trained alone classifies exactly "
             f"as many of {_images(ours)}."
         )
     if gain > 0:
-        return f"Distillation gained {by} over the same student trained alone{_surely(overlap)}"
-    verdict = "Distillation did not help" if overlap is not False else "Distillation did harm"
-    return f"{verdict}: the same student trained alone is {by} better{_surely(overlap)}"
+        return f"{method} gained {by} over the same student trained alone{_surely(overlap)}"
+    verdict = "did harm" if overlap is False else "did not help"
+    return f"{method} {verdict}: the same student trained alone is {by} better{_surely(overlap)}"
 
 
 def overlaps(one: Evaluation, other: Evaluation) -> bool | None:
@@ -168,11 +173,9 @@ def overlaps(one: Evaluation, other: Evaluation) -> bool | None:
     return a[0] <= b[1] and b[0] <= a[1]
 
 
-def checkpoint(evaluation: Evaluation) -> str:
-    """Where an evaluation's weights come from: `epoch 30, step 340, EMA weights`."""
+def origin(evaluation: Evaluation) -> str:
+    """Which weights were evaluated, beside their epoch: `step 340, averaged weights`."""
     parts = []
-    if known(evaluation.epoch):
-        parts.append(f"epoch{SPACE}{evaluation.epoch:.4g}")
     if known(evaluation.step):
         parts.append(f"step{SPACE}{whole(evaluation.step)}")
     if evaluation.weights == "ema":

@@ -10,7 +10,8 @@ A checkpoint holds host arrays, so it does not know how many devices wrote it:
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +72,10 @@ class Checkpoints:
         items = _items(state)
         meta = {**meta, "digests": {name: digest(tree) for name, tree in items.items()}}
         args = {name: ocp.args.PyTreeSave(tree) for name, tree in items.items()}
-        self._manager.save(
-            int(state.step),
-            args=ocp.args.Composite(meta=ocp.args.JsonSave(meta), **args),
-            metrics=dict(metrics),
-        )
+        step = int(state.step)
+        everything = ocp.args.Composite(meta=ocp.args.JsonSave(meta), **args)
+        with self._named_errors():  # this save's, or the one that was still being written
+            self._manager.save(step, args=everything, metrics=dict(metrics))
 
     def meta(self, step: int) -> dict[str, Any]:
         """What was noted beside the arrays."""
@@ -102,13 +102,26 @@ class Checkpoints:
         raise ValueError(f"no readable checkpoint: {'; '.join(problems)}")
 
     def wait(self) -> None:
-        """Until everything is on disk; raises what went wrong."""
-        self._manager.wait_until_finished()
-        self._manager.check_for_errors()
+        """Until everything is on disk; OSError if it cannot get there."""
+        with self._named_errors():
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
 
     def close(self) -> None:
         """Wait, and let go of the directory."""
         self._manager.close()
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # Orbax raises whatever its storage raises
+            steps = self.steps()
+            kept = f"that of step {steps[-1]} is the last one" if steps else "there is none yet"
+            reason = _first_line(error).rsplit(": ", 1)[-1]  # what the system said, after the paths
+            raise OSError(
+                f"{self.directory}: a checkpoint could not be written ({reason}); {kept}."
+            ) from error
 
     def _verified(self, step: int, name: str, expected: str) -> Any:
         tree = self._restore(step, name, ocp.args.PyTreeRestore())
@@ -123,9 +136,8 @@ class Checkpoints:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**{name: how}))[name]
         except Exception as error:  # Orbax raises whatever its storage raises
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(
-                f"checkpoint {self.directory}/{step} is unreadable ({name}): {reason}"
+                f"checkpoint {self.directory}/{step} is unreadable ({name}): {_first_line(error)}"
             ) from error
 
 
@@ -136,6 +148,10 @@ def digest(tree: Any) -> str:
         sha.update(f"{name} {leaf.dtype} {leaf.shape};".encode())
         sha.update(np.ascontiguousarray(leaf).tobytes())
     return sha.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _items(state: TrainState) -> dict[str, Any]:

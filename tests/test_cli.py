@@ -1,0 +1,137 @@
+"""The command line as a person meets it: help, typos, exit codes, one-line errors."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from kdjax.cli import COMMANDS, main
+from kdjax.experiment import Experiment, validate
+from kdjax.flags import load_experiment, with_named_models
+
+ROOT = Path(__file__).parent.parent
+DIGITS = str(ROOT / "configs" / "digits.py")
+
+
+def test_help_lists_every_command_with_an_example(capsys):
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"\n  {name} " in out for name in COMMANDS)
+    assert "example:" in out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name, capsys):
+    assert main([name]) == 2
+    assert main([name, "--help"]) == 0 if COMMANDS[name].takes_preset else True
+    out = capsys.readouterr().out
+    assert f"usage: kdjax {name}" in out
+    assert COMMANDS[name].example in out
+
+
+def test_a_preset_shows_every_field_it_has(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["distill", DIGITS, "--help"])
+    assert end.value.code == 0
+    out = capsys.readouterr().out
+    for flag in ("--workdir", "--teacher.model.hidden", "--student.losses.1.loss.temperature"):
+        assert flag in out
+    assert "parent" not in out  # Flax's own fields stay out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["distil"], "unknown command 'distil', did you mean 'distill'"),
+        (["distill", "--workdir", "x"], "the preset comes first"),
+        (["frobnicate"], "unknown command 'frobnicate'; see kdjax --help"),
+    ],
+)
+def test_wrong_usage_is_two(arguments, message, capsys):
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "suggestion"),
+    [
+        (["--student.fit.epoch", "3"], "--student.fit.epochs"),
+        (["--teacher.modle.hidden", "3"], "--teacher.model.hidden"),
+        (["--seed", "first"], "--seed"),
+        (["--runtime.backend", "pmop"], "pmap"),
+    ],
+)
+def test_a_wrong_flag_is_two_with_a_suggestion(flags, suggestion, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["show", DIGITS, *flags])
+    assert end.value.code == 2
+    assert suggestion in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "configs/nothing.py"], r"preset configs/nothing.py does not exist"),
+        (["show", DIGITS, "--student.fit.epochs", "-1"], r"student.fit.epochs: -1.* positive"),
+        (["show", DIGITS, "--student.model", "resnt20"], r"unknown model 'resnt20'; did you mean"),
+        (["evaluate", "/nowhere"], r"/nowhere is not a run directory"),
+        (["evaluate", "/nowhere", "--checkpoint", "7"], r"/nowhere is not a run directory"),
+        (["export", "/nowhere"], r"/nowhere is not a run directory"),
+        (["report", "/nowhere", "--output", "/tmp/x.html"], r"/nowhere"),
+    ],
+)
+def test_an_error_is_a_line_or_two(arguments, message, capsys):
+    assert main(arguments) == 1
+    err = capsys.readouterr().err.strip()
+    assert re.search(message, err)
+    assert len(err.splitlines()) <= 2
+    assert err.startswith("kdjax: ")
+
+
+def test_debug_shows_the_traceback(capsys):
+    assert main(["evaluate", "/nowhere", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_model_by_name_keeps_what_the_data_needs():
+    preset = load_experiment(DIGITS)
+    experiment, rest = with_named_models(
+        preset, ["--student.model", "resnet8", "--seed", "3", "--teacher.model", "tiny_cnn"]
+    )
+    assert rest == ["--seed", "3"]
+    assert experiment.student.model.blocks == (1, 1, 1)
+    assert experiment.student.model.mean == preset.teacher.model.mean
+    assert experiment.teacher.model.hidden == 32
+    derived, _ = with_named_models(experiment, ["--student.model", "derive"])
+    assert derived.student.model is None
+
+
+def test_show_trains_nothing_and_says_what_would_happen(data_directory, capsys):
+    assert main(["show", DIGITS, "--data.directory", str(data_directory)]) == 0
+    out = capsys.readouterr().out
+    for piece in ('"temperature": 4.0', "40,442", "3,110", "soft_target", "batch per device"):
+        assert piece in out
+
+
+def test_presets_obey_the_rules():
+    for path in sorted((ROOT / "configs").glob("*.py")):
+        validate(load_experiment(str(path)))
+
+
+def test_the_preset_in_the_readme_works():
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (block,) = [b for b in blocks if "def config()" in b]
+    namespace: dict = {}
+    exec(block, namespace)
+    experiment = namespace["config"]()
+    assert isinstance(experiment, Experiment)
+    validate(experiment)
+
+
+def test_the_experiment_of_a_job_is_a_preset(tmp_path):
+    from kdjax.config import to_json
+
+    experiment = load_experiment(DIGITS)
+    path = tmp_path / "experiment.json"
+    path.write_text(to_json(experiment))
+    assert load_experiment(str(path)) == experiment

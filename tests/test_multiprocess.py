@@ -1,0 +1,72 @@
+"""Two processes are one: through launch/local.sh, stopped, resumed, and equal to a single one."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from kdjax.evaluation.load import load
+from kdjax.training.run_directory import read_json
+from tests.support import largest_difference
+
+LOCAL = Path(__file__).parent.parent / "launch" / "local.sh"
+FLAGS = (
+    *("--teacher.fit.epochs", "2", "--student.fit.epochs", "1", "--baseline", "False"),
+    *("--teacher.model.widths", "4", "8", "--teacher.model.hidden", "16"),
+    *("--runtime.log_every", "1"),
+)
+
+
+@pytest.fixture(scope="module")
+def command(data_directory, digits) -> list[str]:
+    preset = Path(__file__).parent.parent / "configs" / "digits.py"
+    kdjax = [sys.executable, "-m", "kdjax.cli", "distill", str(preset)]
+    return [*kdjax, *FLAGS, "--data.directory", str(data_directory)]
+
+
+def steps(workdir: Path) -> int:
+    log = workdir / "teacher" / "metrics.jsonl"
+    return log.read_text().count("\n") if log.is_file() else 0
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="launch/local.sh needs bash")
+def test_two_processes_stopped_and_resumed_equal_one(command, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    single = {**environment, "JAX_NUM_CPU_DEVICES": "4", "NPROC": "16"}
+    subprocess.run([*command, "--workdir", str(one)], env=single, check=True, timeout=300)
+
+    launch = ["bash", str(LOCAL), "2", "2", "--", *command, "--workdir", str(two)]
+    first = subprocess.Popen(launch, env=environment, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 200
+    while steps(two) < 3:
+        assert first.poll() is None, first.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    first.send_signal(signal.SIGTERM)
+    out, _ = first.communicate(timeout=120)
+    assert first.returncode == 75, out
+    assert out.count("the same command goes on from here") == 2
+    assert not (two / "teacher" / "result.json").exists()
+    done = subprocess.run(launch, env=environment, timeout=400, stdout=subprocess.PIPE, text=True)
+    assert done.returncode == 0, done.stdout
+
+    for role in ("teacher", "student"):
+        ours, theirs = (load(w / role, "latest").variables for w in (two, one))
+        assert largest_difference(ours, theirs) < 2e-5
+        kinds = [_identities(w / role / "metrics.jsonl") for w in (two, one)]
+        assert kinds[0] == kinds[1]
+    results = [read_json(w / "summary.json") for w in (two, one)]
+    assert [r["processes"] for r in results] == [2, 1]
+    assert all(r["models"]["student"]["latest"]["count"] == 360 for r in results)
+
+
+def _identities(log: Path) -> list[tuple[str, int]]:
+    lines = map(json.loads, log.read_text().splitlines())
+    return [(line["kind"], line["step"]) for line in lines]
