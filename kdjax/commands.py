@@ -100,7 +100,9 @@ def distill(arguments: list[str]) -> None:
 def train(arguments: list[str]) -> None:
     """The teacher alone."""
     flags = parse_with_preset(WorkFlags, arguments, "kdjax train")
-    Console().print(tables.comparison(job.train(flags.experiment, flags.directory)))
+    summary = job.train(flags.experiment, flags.directory)
+    if summary:
+        Console().print(tables.comparison(summary))
 
 
 def show(arguments: list[str]) -> None:

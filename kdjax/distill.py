@@ -59,6 +59,7 @@ def distill(experiment: Experiment, workdir: Path, command: str) -> dict[str, An
         tests = {role: shop.test(role, teacher) for role in roles}
         if not shop.job.writes:
             return {}
+        tests = shop.timed(tests, teacher)
         card = shop.export(student, tests["student"]["best"])
         summary = shop.summary(tests, card, command)
         shop.report(student, teacher)
@@ -69,7 +70,8 @@ def train(experiment: Experiment, workdir: Path) -> dict[str, Any]:
     """The teacher alone; its run directory serves as `teacher.run` of any number of jobs."""
     with _workshop(experiment, workdir) as shop:
         teacher = shop.teacher()
-        return {"models": {"teacher": shop.test("teacher", teacher)}}
+        tests = {"teacher": shop.test("teacher", teacher)}
+        return {"models": shop.timed(tests, teacher)} if shop.job.writes else {}
 
 
 @contextmanager
@@ -160,6 +162,15 @@ class Workshop:
         if self.job.writes:
             write_json(path, result)
         return result
+
+    def timed(self, tests: dict[str, Any], teacher: Loaded) -> dict[str, Any]:
+        """The tests with the latency of each network, measured side by side."""
+        path = self.workdir / "latency.json"
+        if not path.is_file() or read_json(path).keys() != tests.keys():
+            others = {role: load(self.workdir / role) for role in tests if role != "teacher"}
+            write_json(path, latency_ms({"teacher": teacher, **others}))
+        measured = read_json(path)
+        return {role: {**test, "latency_ms": measured[role]} for role, test in tests.items()}
 
     def export(self, student: Loaded, metrics: dict[str, Any]) -> dict[str, Any]:
         """The best student as files that stand alone."""
@@ -289,5 +300,4 @@ def _facts(network: Loaded) -> dict[str, Any]:
         "parameters": parameters,
         "bytes": 4 * parameters,
         "flops": flops(network.model, shape),
-        "latency_ms": latency_ms(network),
     }

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -351,7 +351,13 @@ def test_a_stopped_teacher_gets_no_gradient_and_changes_none(kind):
 
 # --- Laws ------------------------------------------------------------------------------------
 
-law = settings(deadline=None, max_examples=25, derandomize=True, database=None)
+law = settings(
+    deadline=None,
+    max_examples=25,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],  # of a busy machine, not of the test
+)
 finite = st.floats(-50, 50, width=32)
 logits = arrays(np.float32, (3, CLASSES), elements=finite)
 maps = arrays(np.float32, (3, 2, 4, 3), elements=finite)
@@ -362,6 +368,15 @@ def says(logits=None, stage=None):
     logits = np.zeros((3, CLASSES), np.float32) if logits is None else logits
     features = {} if stage is None else {"flat": jnp.asarray(stage)}
     return Outputs(jnp.asarray(logits), features, jnp.zeros((3, 1)))
+
+
+LABELS = batch_of([0, 2, 4])
+ATTENTION = [
+    AttentionTransfer(stages=("flat",), variant=variant, p=p)
+    for variant in ("code", "paper")
+    for p in (1.0, 2.0, 4.0)
+]
+FEATURE_LOSSES = [*ATTENTION, FitNet(stage="flat")]
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -380,12 +395,6 @@ def values_of(loss, student, teacher):
     return value_and_slope(loss, student, teacher)[0]
 
 
-LABELS = batch_of([0, 2, 4])
-ATTENTION = [
-    AttentionTransfer(stages=("flat",), variant=v, p=p) for v, p in (("code", 2.0), ("paper", 1.0))
-]
-
-
 @law
 @given(logits, st.sampled_from([0.5, 1.0, 4.0, 20.0]))
 def test_soft_target_is_zero_where_the_student_is_the_teacher(z, temperature):
@@ -402,6 +411,17 @@ def test_attention_transfer_is_zero_where_the_student_is_the_teacher(f, loss, sc
     np.testing.assert_allclose(values, 0, atol=1e-6)
     if loss.variant == "code":  # the norm of the paper's has a kink there
         np.testing.assert_allclose(f * slope.features["flat"], 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ATTENTION, ids=lambda loss: f"{loss.variant}-{loss.p}")
+@pytest.mark.parametrize("scale", [1e-20, 1e-4, 1e4, 1e15])
+def test_attention_transfer_does_not_see_the_scale_of_a_map(loss, scale):
+    """Not even where the power of an activation is no float32 any more."""
+    rng = np.random.default_rng(0)
+    f_s, f_t = rng.normal(size=(2, 3, 2, 4, 3)).astype(np.float32)
+    expected = values_of(loss, says(stage=f_s), says(stage=f_t))
+    scaled = values_of(loss, says(stage=f_s * np.float32(scale)), says(stage=f_t))
+    np.testing.assert_allclose(scaled, expected, rtol=1e-4)
 
 
 @law
@@ -468,14 +488,6 @@ def test_confident_logits_stay_finite(loss, dtype):
         check_finite(loss, student, teacher, [0, 2, 4])
 
 
-FEATURE_LOSSES = [
-    *(
-        AttentionTransfer(stages=("flat",), variant=v, p=p)
-        for v in ("code", "paper")
-        for p in (1.0, 2.0, 4.0)
-    ),
-    FitNet(stage="flat"),
-]
 EXTREMES = {
     "zero": lambda rng: np.zeros((2, 4, 4, 3)),
     "one_example_zero": lambda rng: (

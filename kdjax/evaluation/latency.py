@@ -1,7 +1,9 @@
-"""How long a network takes to answer, on the device at hand."""
+"""How long networks take to answer, on the device at hand."""
 
 import statistics
 import time
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import jax
 import numpy as np
@@ -13,20 +15,34 @@ BATCHES = (1, 64)
 """Batch sizes measured: one image as in a service, many as in a queue."""
 
 
-def latency_ms(network: Loaded, repeats: int = 30) -> dict[str, float]:
-    """Median milliseconds for a batch, by batch size, from pixels on the device to logits there."""
-    return {str(size): _median_ms(network, size, repeats) for size in BATCHES}
+def latency_ms(networks: Mapping[str, Loaded], rounds: int = 50) -> dict[str, dict[str, float]]:
+    """Median milliseconds of a batch by network and batch size, from pixels to logits, both on
+    the device.
+
+    The networks take turns, so that a busy machine slows all of them alike.
+    """
+    result: dict[str, dict[str, float]] = {name: {} for name in networks}
+    for size in BATCHES:
+        calls = {name: _call(network, size) for name, network in networks.items()}
+        times: dict[str, list[float]] = {name: [] for name in networks}
+        for _ in range(rounds):
+            for name, call in calls.items():
+                began = time.perf_counter()
+                call()
+                times[name].append(1000 * (time.perf_counter() - began))
+        for name, measured in times.items():
+            result[name][str(size)] = statistics.median(measured)
+    return result
 
 
-def _median_ms(network: Loaded, size: int, repeats: int) -> float:
-    model = network.model
-    forward = jax.jit(lambda v, x: infer(model, v, x).logits)
+def _call(network: Loaded, size: int) -> Callable[[], jax.Array]:
+    """One classification of `size` images, waited for; compiled before it is returned."""
+    forward = jax.jit(partial(infer, network.model))
     variables = jax.device_put(network.variables)
     images = jax.device_put(np.zeros((size, *network.info.shape), np.uint8))
-    forward(variables, images).block_until_ready()
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        forward(variables, images).block_until_ready()
-        times.append(1000 * (time.perf_counter() - began))
-    return statistics.median(times)
+
+    def call() -> jax.Array:
+        return forward(variables, images).logits.block_until_ready()
+
+    call()
+    return call

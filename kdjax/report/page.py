@@ -25,7 +25,7 @@ def build(jobs: Sequence[JobData]) -> str:
         raise ValueError("report: no job is named; name at least one work or run directory.")
     environment = Environment(
         loader=FileSystemLoader(HOME),
-        autoescape=False,
+        autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
