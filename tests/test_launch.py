@@ -171,7 +171,7 @@ saved = Path(sys.argv[-1]) / "step"
 first = int(saved.read_text()) if saved.exists() else 0
 print("begins at", first, flush=True)
 with Preemption() as preemption:
-    for step in range(first, first + 20 if first else 100_000):
+    for step in range(first, first + 20 if first else 1000):
         time.sleep(0.02)
         if preemption.poll():
             print("stopped at", step, flush=True)
@@ -393,11 +393,21 @@ def local(*arguments: str) -> list[str]:
     ],
 )
 def test_local_exit_code(codes: tuple[int, int], expected: int):
-    script = f"echo line; codes=({codes[0]} {codes[1]}); exit ${{codes[NODE_RANK]}}"
-    done = bash("local.sh", "2", "--", "bash", "-c", script)
-    assert done.returncode == expected
-    if 1 not in codes and 3 not in codes:
-        assert sorted(done.stdout.splitlines()) == ["[0] line", "[1] line"]
+    """The second process ends after the first."""
+    script = (
+        f"codes=({codes[0]} {codes[1]}); sleep 0.$((3 * NODE_RANK)); exit ${{codes[NODE_RANK]}}"
+    )
+    assert bash("local.sh", "2", "--", "bash", "-c", script).returncode == expected
+
+
+def test_local_output_is_complete_and_prefixed_when_it_ends(tmp_path: Path):
+    output = tmp_path / "output"
+    with output.open("w") as file:
+        subprocess.run(local("2", "--", "seq", "20000"), stdout=file, check=True)
+    lines = output.read_text().splitlines()
+    for rank in (0, 1):
+        mine = [line for line in lines if line.startswith(f"[{rank}] ")]
+        assert mine == [f"[{rank}] {i + 1}" for i in range(20000)]
 
 
 def test_local_kills_the_rest_when_one_fails():
@@ -446,7 +456,7 @@ add = jax.pmap(lambda x: jax.lax.psum(x, "all"), axis_name="all")
 mine = 1.0 + 2 * rank + jnp.arange(2.0)
 print("sum", add(mine).tolist(), flush=True)
 with Preemption() as preemption:
-    for step in range(100_000):
+    for step in range(1000):
         add(mine).block_until_ready()
         if step == 3:
             print("ready", flush=True)

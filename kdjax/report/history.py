@@ -13,7 +13,7 @@ POINTS = 240
 
 
 class Series(NamedTuple):
-    """One logged quantity over training; NaN where it was not finite."""
+    """One logged quantity over training, as it was logged: not everywhere finite."""
 
     epoch: Float[np.ndarray, " n"]
     value: Float[np.ndarray, " n"]
@@ -106,4 +106,4 @@ def _columns(rows: Mapping[int, Mapping[str, float]]) -> dict[str, Series]:
 def _series(name: str, rows: Sequence[Mapping[str, float]]) -> Series:
     pairs = [(row.get("epoch", row["step"]), row[name]) for row in rows if name in row]
     epoch, value = np.array(pairs, float).T
-    return Series(epoch, np.where(np.isfinite(value), value, np.nan))
+    return Series(epoch, value)
