@@ -50,6 +50,7 @@ def analyse(student: Loaded, teacher: Loaded, source: Source) -> dict[str, Any]:
     for example in disagreements:
         example["image"] = _png(example["image"])
     return {
+        "checkpoint": student.checkpoint,
         "confusion": {name: matrix.tolist() for name, matrix in confusion.items()},
         "agreement_matrix": agreement.tolist(),
         "disagreements": disagreements,
