@@ -36,7 +36,7 @@ from kdjax.training.log import Reporter
 from kdjax.training.loop import Job, Preempted, Teaching, fit
 from kdjax.training.parallel import Devices, set_up_compilation_cache
 from kdjax.training.preemption import Preemption
-from kdjax.training.processes import connect
+from kdjax.training.processes import connect, meet
 from kdjax.training.run_directory import RunDirectory, locked, read_json, write_json
 from kdjax.training.state import adapter_shapes
 from kdjax.types import Variables
@@ -58,11 +58,13 @@ def distill(experiment: Experiment, workdir: Path, command: str) -> dict[str, An
         )
         tests = {role: shop.test(role, teacher) for role in roles}
         if not shop.job.writes:
+            meet("finished")
             return {}
         tests = shop.timed(tests, teacher)
         card = shop.export(student, tests["student"]["best"])
         summary = shop.summary(tests, card, command)
         shop.report(student, teacher)
+        meet("finished")
         return summary
 
 
@@ -71,7 +73,9 @@ def train(experiment: Experiment, workdir: Path) -> dict[str, Any]:
     with _workshop(experiment, workdir) as shop:
         teacher = shop.teacher()
         tests = {"teacher": shop.test("teacher", teacher)}
-        return {"models": shop.timed(tests, teacher)} if shop.job.writes else {}
+        models = shop.timed(tests, teacher) if shop.job.writes else {}
+        meet("finished")
+        return {"models": models} if models else {}
 
 
 @contextmanager

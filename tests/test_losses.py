@@ -294,15 +294,24 @@ def test_gradient_is_the_slope_of_the_formula(name):
 
 @every_case
 def test_one_float32_value_an_example(name):
-    loss = CASES[name]
+    values = value(CASES[name], *example())
+    assert values.shape == (EXAMPLES,)
+    assert values.dtype == jnp.float32
+
+
+@every_case
+def test_bfloat16_features_are_computed_with_in_float32(name):
+    def through(dtype, out):
+        rounded = {k: v.astype("bfloat16").astype(dtype) for k, v in out.features.items()}
+        return out._replace(features=rounded)
+
     student, teacher, batch = example()
-    rounded = student._replace(
-        features={k: jnp.asarray(v, jnp.bfloat16) for k, v in student.features.items()}
+    short, long = (
+        value(CASES[name], through(dtype, student), through(dtype, teacher), batch)
+        for dtype in ("bfloat16", "float32")
     )
-    for given_student in (student, rounded):
-        values = value(loss, given_student, teacher, batch)
-        assert values.shape == (EXAMPLES,)
-        assert values.dtype == jnp.float32
+    assert short.dtype == jnp.float32
+    agree(short, long, tolerance=1e-6)
 
 
 @every_case
@@ -420,7 +429,8 @@ def test_attention_transfer_does_not_see_the_scale_of_a_map(loss, scale):
     rng = np.random.default_rng(0)
     f_s, f_t = rng.normal(size=(2, 3, 2, 4, 3)).astype(np.float32)
     expected = values_of(loss, says(stage=f_s), says(stage=f_t))
-    scaled = values_of(loss, says(stage=f_s * np.float32(scale)), says(stage=f_t))
+    factors = np.array([scale, 1, 1 / scale], np.float32).reshape(3, 1, 1, 1)
+    scaled = values_of(loss, says(stage=f_s * factors), says(stage=f_t))
     np.testing.assert_allclose(scaled, expected, rtol=1e-4)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import re
 import subprocess
 import sys
 import typing
@@ -140,6 +141,10 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_logits_and_variables_in_float32
     assert out.logits.dtype == jnp.float32
     assert {leaf.dtype.name for leaf in jax.tree.leaves((variables, updates))} == {"float32"}
     assert {leaf.dtype.name for leaf in (*out.features.values(), out.embedding)} == {"bfloat16"}
+    program = str(jax.make_jaxpr(model.apply)(variables, images(8)))
+    products = re.findall(r"(\w+)\[[\d,]*\] = (?:conv_general_dilated|dot_general)", program)
+    assert len(products) == len([k for k in model.channels() if "kernel" in variables["params"][k]])
+    assert set(products) == {"bf16"}
     exact = evaluate(CASES[name][0], variables, images(8))
     rounded = evaluate(model, variables, images(8))
     assert 0 < jnp.abs(exact.logits - rounded.logits).max() < 0.1 * jnp.abs(exact.logits).max()

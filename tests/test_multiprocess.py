@@ -17,7 +17,7 @@ from tests.support import largest_difference
 
 LOCAL = Path(__file__).parent.parent / "launch" / "local.sh"
 FLAGS = (
-    *("--teacher.fit.epochs", "2", "--student.fit.epochs", "1", "--baseline", "False"),
+    *("--teacher.fit.epochs", "1", "--student.fit.epochs", "0.5", "--baseline", "False"),
     *("--teacher.model.widths", "4", "8", "--teacher.model.hidden", "16"),
     *("--runtime.log_every", "1"),
 )
@@ -39,10 +39,10 @@ def steps(workdir: Path) -> int:
 def test_two_processes_stopped_and_resumed_equal_one(command, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    single = {**environment, "JAX_NUM_CPU_DEVICES": "4", "NPROC": "16"}
+    single = {**environment, "JAX_NUM_CPU_DEVICES": "2", "NPROC": "16"}
     subprocess.run([*command, "--workdir", str(one)], env=single, check=True, timeout=300)
 
-    launch = ["bash", str(LOCAL), "2", "2", "--", *command, "--workdir", str(two)]
+    launch = ["bash", str(LOCAL), "2", "1", "--", *command, "--workdir", str(two)]
     first = subprocess.Popen(launch, env=environment, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 200
     while steps(two) < 3:

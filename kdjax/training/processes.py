@@ -16,6 +16,9 @@ from typing import NoReturn
 
 import jax
 
+# JAX has no public barrier with a timeout that leaves the devices alone.
+from jax._src import distributed
+
 # JAX has no public way to ask what it would detect without also acting on it.
 from jax._src.clusters import GceTpuCluster, GkeTpuCluster, OmpiCluster, SlurmCluster
 
@@ -105,6 +108,17 @@ def resolve(processes: Processes, environ: Mapping[str, str]) -> Topology | None
     for other in found[1:]:
         _agree(found[0], other)
     return found[0] if found else None
+
+
+def meet(name: str, timeout: int = 3600) -> None:
+    """Wait until every process is here; at once if there is only one.
+
+    For work that one of them does alone at the end: those that left early would give up on it
+    after the shutdown timeout, and take it down.
+    """
+    client = distributed.global_state.client
+    if client is not None:
+        client.wait_at_barrier(name, 1000 * timeout)
 
 
 def abandon(code: int) -> NoReturn:
