@@ -417,6 +417,16 @@ def test_local_kills_the_rest_when_one_fails():
     assert time.monotonic() - start < 10
 
 
+@pytest.mark.parametrize("aborts", ["0", "1"])
+def test_local_prefers_a_failure_of_its_own_to_that_of_a_peer(aborts: str):
+    """A peer dies of a signal because another has failed; the launcher may notice it first."""
+    script = f"""
+        ((NODE_RANK == {aborts})) && {{ sleep 0.2; kill -ABRT $$; }}
+        launcher=$PPID; kill -STOP $launcher; (sleep 0.6; kill -CONT $launcher) & exit 3
+    """
+    assert bash("local.sh", "2", "--", "bash", "-c", script).returncode == 3
+
+
 @pytest.mark.parametrize("arguments", [[], ["2"], ["2", "--"], ["x", "--", "true"], ["2", "true"]])
 def test_local_usage(arguments: list[str]):
     done = bash("local.sh", *arguments)
@@ -540,4 +550,4 @@ def test_one_failure_brings_down_the_group(work: list[str]):
         process.communicate()
         seconds = time.monotonic() - begin
     assert process.returncode == 3
-    assert seconds < 5
+    assert seconds < 30  # on their own, the others would wait for minutes
