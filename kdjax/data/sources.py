@@ -5,9 +5,12 @@ the encoded bytes of each record and Pillow decodes them.
 """
 
 import contextlib
+import fcntl
 import io
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -146,11 +149,25 @@ def _prepare_digits(directory: str | None) -> Any:
         from kdjax.data.digits import KdjaxDigits
 
         builder = KdjaxDigits(data_dir=directory, file_format="array_record")
-    if not builder.is_prepared():
-        tfds.disable_progress_bar()
-        with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download there is not
-            builder.download_and_prepare()
-    return builder
+        if builder.is_prepared():
+            return builder
+        with _alone(Path(builder.data_path).parent):
+            builder = KdjaxDigits(data_dir=directory, file_format="array_record")
+            if not builder.is_prepared():  # by another process, meanwhile
+                tfds.disable_progress_bar()
+                # TFDS announces a download there is not.
+                with contextlib.redirect_stdout(io.StringIO()):
+                    builder.download_and_prepare()
+        return builder
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """One process of this machine at a time; the others wait."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _open(name: str, directory: str | None) -> Any:
