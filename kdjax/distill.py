@@ -36,7 +36,7 @@ from kdjax.training.log import Reporter
 from kdjax.training.loop import Job, Preempted, Teaching, fit
 from kdjax.training.parallel import Devices, set_up_compilation_cache
 from kdjax.training.preemption import Preemption
-from kdjax.training.processes import connect, meet
+from kdjax.training.processes import agree, connect, meet
 from kdjax.training.run_directory import RunDirectory, locked, read_json, write_json
 from kdjax.training.state import adapter_shapes
 from kdjax.types import Variables
@@ -149,7 +149,7 @@ class Workshop:
     def test(self, role: str, teacher: Loaded) -> dict[str, Any]:
         """Evaluate the last and the best checkpoint on the test split: once, at the end."""
         path = self.workdir / role / "test.json"
-        if path.is_file():
+        if agree(path.is_file()):
             return read_json(path)
         self._pause()
         self.job.reporter.say(f"{role:<9} is tested")
@@ -267,7 +267,7 @@ class Workshop:
     ) -> None:
         directory = RunDirectory(self.workdir / run.role)
         directory.check(run, self.dataset.info)
-        if directory.result() is not None:
+        if agree(directory.result() is not None):
             self.job.reporter.say(f"{run.role:<9} is finished already ({directory.path})")
             return
         self._pause()

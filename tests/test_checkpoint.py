@@ -1,11 +1,13 @@
 """What is written comes back bit for bit, or not at all."""
 
+import re
+
 import numpy as np
 import pytest
 
 from kdjax.training.checkpoint import Checkpoints, digest
 from kdjax.training.state import TrainState
-from tests.support import largest_difference
+from tests.support import damaged, data_files, flip, largest_difference
 
 
 def make_state(step: int, fill: float = 0.0, ema: bool = True) -> TrainState:
@@ -28,14 +30,14 @@ def save(checkpoints: Checkpoints, step: int, top1: float | None = None) -> Trai
 
 @pytest.fixture
 def checkpoints(tmp_path):
-    opened = Checkpoints(tmp_path / "checkpoints", keep_latest=2, keep_best=1)
+    opened = Checkpoints(tmp_path / "checkpoints", writes=True, keep_latest=2, keep_best=1)
     yield opened
     opened.close()
 
 
 def test_everything_comes_back_to_the_bit(checkpoints):
     state = save(checkpoints, 3, 0.5)
-    back = checkpoints.restore(make_state(0))
+    back = checkpoints.restore(make_state(0)).state
     assert largest_difference(state, back) == 0
     assert back.step.dtype == np.int32
     assert checkpoints.meta(3)["step"] == 3
@@ -64,39 +66,45 @@ def test_the_network_is_stored_without_its_adapters_and_its_optimizer(checkpoint
     assert digest(variables) == digest(state.variables())
 
 
-def _data_files(directory):
-    return [p for p in directory.rglob("*") if p.is_file() and p.parent.name == "d"]
-
-
-def _flip(path):
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-# A failed read leaves a coroutine of Orbax's behind that complains when it is collected.
-damaged = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
 @damaged
 @pytest.mark.parametrize("item", ["student", "ema", "training"])
 def test_a_flipped_bit_is_noticed_and_the_step_before_is_used(checkpoints, item):
     older = save(checkpoints, 1, 0.5)
     save(checkpoints, 2, 0.6)
-    files = _data_files(checkpoints.directory / "2" / item)
+    files = data_files(checkpoints.directory / "2" / item)
     assert files
     for path in files:
-        _flip(path)
-    assert largest_difference(checkpoints.restore(make_state(0)), older) == 0
+        flip(path)
     if item != "training":
         with pytest.raises(ValueError, match=r"2 is (damaged|unreadable)"):
             checkpoints.variables(2, item)
+    restored = checkpoints.restore(make_state(0))
+    assert largest_difference(restored.state, older) == 0
+    (problem,) = restored.problems
+    assert re.search(r"2 is (damaged|unreadable)", problem)
+    save(checkpoints, 2, 0.6)  # the damaged one is out of the way
+    assert int(checkpoints.restore(make_state(0)).state.step) == 2
+
+
+def test_a_reader_leaves_alone_what_is_being_written(checkpoints):
+    save(checkpoints, 1, 0.5)
+    unfinished = checkpoints.directory / "2.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    reader = Checkpoints(checkpoints.directory)
+    assert unfinished.is_dir()
+    save(checkpoints, 3, 0.7)
+    assert reader.steps() == [1, 3]
+    reader.close()
+    writer = Checkpoints(checkpoints.directory, writes=True)
+    save(writer, 4, 0.8)
+    writer.close()
+    assert not unfinished.exists()
 
 
 @damaged
 def test_truncated_everywhere_is_an_error_not_a_fresh_start(checkpoints):
     save(checkpoints, 1, 0.5)
-    for path in _data_files(checkpoints.directory / "1"):
+    for path in data_files(checkpoints.directory / "1"):
         path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(ValueError, match=r"no readable checkpoint: checkpoint .*1 is"):
         checkpoints.restore(make_state(0))

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+import shutil
 from pathlib import Path
 
 import jax
@@ -18,7 +20,7 @@ from kdjax.training.log import MetricLog, Reporter
 from kdjax.training.loop import Diverged, Job, Preempted, fit
 from kdjax.training.parallel import Devices
 from kdjax.training.run_directory import RunDirectory, locked, read_json
-from tests.support import TINY, tiny_fit, tiny_run
+from tests.support import TINY, damaged, data_files, flip, tiny_fit, tiny_run
 
 
 class Stop:
@@ -32,16 +34,17 @@ class Stop:
         return self.left == 0
 
 
-def run_it(run: Run, path: Path, digits, *, devices: int = 1, stop=lambda: False, **runtime):
+def run_it(run: Run, path: Path, digits, *, devices=1, stop=lambda: False, speaks=False, **runtime):
     runtime = Runtime(log_every=3, compilation_cache=False, **runtime)
-    job = Job(Devices(count=devices), runtime, Reporter(speaks=False), stop=stop)
+    job = Job(Devices(count=devices), runtime, Reporter(speaks=speaks), stop=stop)
     evaluate = make_evaluate(run.model, digits.open("validation"), job.devices, 240)
 
     def validate(variables):
         return {k: v for k, v in evaluate(variables).items() if isinstance(v, float)}
 
     directory = RunDirectory(path)
-    return fit(run, directory, digits.info, digits.open("train"), job, validate=validate)
+    fit(run, directory, digits.info, digits.open("train"), job, validate=validate)
+    return directory.result()
 
 
 def final(path: Path, step: str = "latest", weights: str = "student") -> str:
@@ -97,10 +100,26 @@ def test_resuming_on_other_devices_continues_to_rounding(run, digits, tmp_path, 
 
 
 def test_a_finished_run_is_not_trained_again(run, digits, undisturbed):
-    before = (undisturbed / "metrics.jsonl").read_text()
+    before = metric_lines(undisturbed), final(undisturbed)
     result = run_it(run, undisturbed, digits, stop=lambda: pytest.fail("polled"))
     assert result["steps"] == 19
-    assert (undisturbed / "metrics.jsonl").read_text() == before
+    assert (metric_lines(undisturbed), final(undisturbed)) == before
+
+
+@damaged
+def test_a_damaged_last_checkpoint_is_trained_again(run, digits, tmp_path, undisturbed, capsys):
+    path = tmp_path / "teacher"
+    shutil.copytree(undisturbed, path)
+    (path / "result.json").unlink()
+    for item in ("student", "training"):
+        for file in data_files(path / "checkpoints" / "19" / item):
+            flip(file)
+    run_it(run, path, digits, speaks=True)
+    assert final(path) == final(undisturbed)
+    assert metric_lines(path) == metric_lines(undisturbed)
+    said = capsys.readouterr().err
+    assert re.search(r"checkpoints/19 is (damaged|unreadable).*; it is passed over", said)
+    assert "goes on from step 9" in said
 
 
 def test_another_experiment_in_the_directory_is_refused(run, digits, undisturbed):

@@ -1,6 +1,7 @@
 """Checkpoints: the only file that knows Orbax.
 
-A checkpoint holds host arrays, so it does not know how many devices wrote it:
+A checkpoint holds host arrays, so it does not know how many devices or processes wrote it. One
+process writes and any process reads, each on its own: none waits for another here. The items:
 
 - `student`: the network, nothing else; what evaluation and export read;
 - `ema`: its moving average, where one is kept;
@@ -10,10 +11,10 @@ A checkpoint holds host arrays, so it does not know how many devices wrote it:
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -26,10 +27,35 @@ METRIC = "top1"
 """Validation metric that makes a checkpoint the best."""
 
 
+class Damaged(ValueError):
+    """A checkpoint that cannot be read, or is not what was written."""
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's manager, which would ask JAX about preemption with counters of its own.
+
+    JAX answers for one counter value, which `Preemption` could then miss.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
+class Restored(NamedTuple):
+    """The newest state that can be read, and why newer ones cannot."""
+
+    state: TrainState
+    problems: Sequence[str]
+
+
 class Checkpoints:
     """The checkpoints of one run directory."""
 
-    def __init__(self, directory: Path, keep_latest: int = 2, keep_best: int = 1) -> None:
+    def __init__(
+        self, directory: Path, *, writes: bool = False, keep_latest: int = 2, keep_best: int = 1
+    ) -> None:
+        """At most one process `writes`; others may read meanwhile."""
+
         def score(metrics: Mapping[str, float]) -> float:
             value = metrics.get(METRIC, float("nan"))
             return value if np.isfinite(value) else float("-inf")
@@ -38,17 +64,27 @@ class Checkpoints:
         best = policies.BestN(
             get_metric_fn=score, n=keep_best, keep_checkpoints_without_metrics=False
         )
+        here = jax.process_index()
         # Orbax's own pair of options, best_fn with max_to_keep, deletes the newest checkpoint.
         options = ocp.CheckpointManagerOptions(
             best_fn=score,
             preservation_policy=policies.AnyPreservationPolicy([newest, best]),
-            cleanup_tmp_directories=True,
+            create=False,
+            cleanup_tmp_directories=writes,  # a reader would delete what is being written
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                primary_host=here, active_processes={here}
+            ),
         )
+        if writes:
+            directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        self._writes = writes
+        self._manager = _Manager(directory.absolute(), options=options)
 
     def steps(self) -> list[int]:
         """Complete checkpoints, oldest first."""
+        if not self._writes:
+            self._manager.reload()  # another process may have added some
         return sorted(self._manager.all_steps())
 
     def find(self, which: str) -> int:
@@ -69,17 +105,22 @@ class Checkpoints:
         self, state: TrainState, meta: Mapping[str, Any], metrics: Mapping[str, float]
     ) -> None:
         """Start writing a fetched state; `wait` or the next save finishes it."""
+        assert self._writes, f"{self.directory} was opened for reading"
         items = _items(state)
         meta = {**meta, "digests": {name: digest(tree) for name, tree in items.items()}}
         args = {name: ocp.args.PyTreeSave(tree) for name, tree in items.items()}
         step = int(state.step)
         everything = ocp.args.Composite(meta=ocp.args.JsonSave(meta), **args)
         with self._named_errors():  # this save's, or the one that was still being written
-            self._manager.save(step, args=everything, metrics=dict(metrics))
+            saved = self._manager.save(step, args=everything, metrics=dict(metrics))
+        assert saved, f"Orbax skips step {step}: it is not newer than {self.steps()}"
 
     def meta(self, step: int) -> dict[str, Any]:
         """What was noted beside the arrays."""
-        return self._restore(step, "meta", ocp.args.JsonRestore())
+        meta = self._restore(step, "meta", ocp.args.JsonRestore())
+        if "digests" not in meta:
+            raise Damaged(f"checkpoint {self.directory}/{step} is damaged: meta changed on disk")
+        return meta
 
     def variables(self, step: int, weights: str = "student") -> dict[str, Any]:
         """The network of a checkpoint: `student`, or `ema`."""
@@ -88,18 +129,32 @@ class Checkpoints:
             raise ValueError(f"{self.directory.parent} keeps no {weights} weights.")
         return self._verified(step, weights, have[weights])
 
-    def restore(self, target: TrainState) -> TrainState:
-        """The newest readable state, in the shape of `target`. A damaged one is passed over."""
-        problems = []
+    def restore(self, target: TrainState) -> Restored:
+        """The newest readable state, in the shape of `target`.
+
+        Damaged ones are passed over, and deleted by whoever writes, so that training can come by
+        those steps again. ValueError if none can be read: never a silent start from the beginning.
+        """
+        problems: list[str] = []
         for step in reversed(self.steps()):
             try:
-                digests = self.meta(step)["digests"]
-                items = {name: self._verified(step, name, digests[name]) for name in digests}
-            except ValueError as error:
+                state = self.restore_step(target, step)
+            except Damaged as error:
                 problems.append(str(error))
                 continue
-            return _state(items, target, f"{self.directory}/{step}")
-        raise ValueError(f"no readable checkpoint: {'; '.join(problems)}")
+            for damaged in [s for s in self.steps() if self._writes and s > step]:
+                self._manager.delete(damaged)
+            return Restored(state, problems)
+        raise ValueError(
+            f"no readable checkpoint: {'; '.join(problems)}. Delete {self.directory.parent} to "
+            "train anew."
+        )
+
+    def restore_step(self, target: TrainState, step: int) -> TrainState:
+        """One state, in the shape of `target`; `Damaged` if it is not what was written."""
+        digests = self.meta(step)["digests"]
+        items = {name: self._verified(step, name, digests[name]) for name in digests}
+        return _state(items, target, f"{self.directory}/{step}")
 
     def wait(self) -> None:
         """Until everything is on disk; OSError if it cannot get there."""
@@ -127,16 +182,14 @@ class Checkpoints:
         tree = self._restore(step, name, ocp.args.PyTreeRestore())
         tree = jax.tree.map(np.asarray, tree)
         if digest(tree) != expected:
-            raise ValueError(
-                f"checkpoint {self.directory}/{step} is damaged: {name} changed on disk"
-            )
+            raise Damaged(f"checkpoint {self.directory}/{step} is damaged: {name} changed on disk")
         return tree
 
     def _restore(self, step: int, name: str, how: Any) -> Any:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**{name: how}))[name]
         except Exception as error:  # Orbax raises whatever its storage raises
-            raise ValueError(
+            raise Damaged(
                 f"checkpoint {self.directory}/{step} is unreadable ({name}): {_first_line(error)}"
             ) from error
 

@@ -21,6 +21,7 @@ from kdjax.models.summary import parameter_count
 from kdjax.training.checkpoint import Checkpoints
 from kdjax.training.log import MetricLog, Reporter
 from kdjax.training.parallel import IN_FLIGHT, Devices, fetch
+from kdjax.training.processes import agree, meet
 from kdjax.training.run_directory import RunDirectory
 from kdjax.training.state import (
     INITIAL_WEIGHTS,
@@ -76,19 +77,16 @@ def fit(
     validate: Validate,
     teacher: Teaching | None = None,
     start: Callable[[Variables], Variables] = lambda fresh: fresh,
-) -> dict[str, Any]:
-    """Train until done, from wherever the directory stands; the final numbers.
+) -> None:
+    """Train until done, from wherever the directory stands; `result.json` has the final numbers.
 
     `start` turns fresh weights into those the run begins with. Raises `Diverged` on a non-finite
     loss and `Preempted` when asked to stop; both leave a checkpoint to go on from.
     """
     directory.check(run, info)
-    finished = directory.result()
-    if finished is not None:
-        return finished
     fitting = Fitting(run, directory, info, source, job, validate, teacher)
     try:
-        return fitting.run_to_the_end(start)
+        fitting.run_to_the_end(start)
     finally:
         fitting.close()
 
@@ -117,16 +115,19 @@ class Fitting:
             directory.create(run, info)
         runtime = job.runtime
         self.checkpoints = Checkpoints(
-            directory.checkpoints, runtime.keep_latest, runtime.keep_best
+            directory.checkpoints,
+            writes=job.writes,
+            keep_latest=runtime.keep_latest,
+            keep_best=runtime.keep_best,
         )
         self.log: MetricLog | None = None
         self.pending: deque[tuple[int, jax.Array]] = deque()
         self.speed = Speedometer(fit.batch_size)
         self.started, self.seconds_before = time.monotonic(), 0.0
 
-    def run_to_the_end(self, start: Callable[[Variables], Variables]) -> dict[str, Any]:
+    def run_to_the_end(self, start: Callable[[Variables], Variables]) -> None:
         """Resume or begin, train, and mark the run finished."""
-        host_state = self._resume() if self.checkpoints.steps() else self._begin(start)
+        host_state = self._resume() if agree(bool(self.checkpoints.steps())) else self._begin(start)
         first = int(host_state.step)
         if first:
             self.seconds_before = float(self.checkpoints.meta(first)["seconds"])
@@ -137,10 +138,9 @@ class Fitting:
         self.job.reporter.start(self.run.role, first, self.plan.steps)
         self._train(self.job.devices.replicate(host_state), first)
         self.checkpoints.wait()
-        result = self._result()
         if self.job.writes:
-            self.directory.finish(result)
-        return result
+            self.directory.finish(self._result())
+        meet(f"{self.run.role} finished")  # from here on, all may read it
 
     def close(self) -> None:
         """Finish what is being written, whatever happened."""
@@ -175,8 +175,15 @@ class Fitting:
 
     def _resume(self) -> TrainState:
         target = jax.eval_shape(partial(self._initial, lambda fresh: fresh))
-        state = self.checkpoints.restore(target)
-        self.job.reporter.say(f"{self.run.role:<9} goes on from step {int(state.step)}")
+        if self.job.writes:
+            state, problems = self.checkpoints.restore(target)
+            for problem in problems:
+                self.job.reporter.say(f"{self.run.role:<9} {problem}; it is passed over")
+            step = agree(int(state.step))
+        else:
+            step = agree(0)  # a damaged checkpoint is noticed by one process, for all
+            state = self.checkpoints.restore_step(target, step)
+        self.job.reporter.say(f"{self.run.role:<9} goes on from step {step}")
         return state
 
     def _batches(self, first: int) -> Iterator[Batch]:
@@ -266,6 +273,8 @@ class Fitting:
 
     def _save(self, state: TrainState, step: int, metrics: dict[str, float]) -> None:
         self._drain()  # a state whose losses were not looked at is never saved
+        if not self.job.writes:
+            return
         meta = {
             "step": step,
             "epoch": step / self.plan.steps_per_epoch,

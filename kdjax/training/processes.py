@@ -5,6 +5,8 @@ SkyPilot's variables; Slurm, Open MPI and Cloud TPU as JAX detects them. Kuberne
 variables: asking its API server takes a package and rights that a lone pod does not have.
 """
 
+import itertools
+import json
 import os
 import re
 import socket
@@ -12,7 +14,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import jax
 
@@ -23,6 +25,8 @@ from jax._src import distributed
 from jax._src.clusters import GceTpuCluster, GkeTpuCluster, OmpiCluster, SlurmCluster
 
 from kdjax.experiment import Processes
+
+T = TypeVar("T")
 
 PORT = 12321
 """Coordinator port where neither the address nor `JAX_COORDINATOR_PORT` names one."""
@@ -37,6 +41,8 @@ DETECTORS = {
     "Cloud TPU": GceTpuCluster,
 }
 """What JAX recognises, in its own order."""
+
+_agreements = itertools.count()
 
 ENGINES = {
     "Open MPI": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
@@ -119,6 +125,22 @@ def meet(name: str, timeout: int = 3600) -> None:
     client = distributed.global_state.client
     if client is not None:
         client.wait_at_barrier(name, 1000 * timeout)
+
+
+def agree(value: T, timeout: int = 3600) -> T:
+    """The first process's value, in all of them; `value` must survive JSON.
+
+    For decisions that rest on files: what one process has just written, another may see or not.
+    All must call it equally often.
+    """
+    client = distributed.global_state.client
+    if client is None:
+        return value
+    key = f"kdjax/agreed/{next(_agreements)}"
+    if distributed.global_state.process_id == 0:
+        client.key_value_set(key, json.dumps(value))
+        return value
+    return json.loads(client.blocking_key_value_get(key, 1000 * timeout))
 
 
 def abandon(code: int) -> NoReturn:
