@@ -1,6 +1,7 @@
 """What every network shares: its pixels, its precision, its batch normalisation."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -13,6 +14,21 @@ kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 MOMENTUM = 0.9
 """Share of batch norm's running statistics that outlives one batch; PyTorch would say 0.1."""
+
+
+Naming = Callable[[str], str]
+"""From the name of a layer of ours, `stage1_block0_conv1`, to PyTorch's, `layer1.0.conv1`."""
+
+
+def renaming(*pairs: tuple[str, str]) -> Naming:
+    """Regular expressions and their replacements, applied one after the other."""
+
+    def rename(layer: str) -> str:
+        for pattern, replacement in pairs:
+            layer = re.sub(pattern, replacement, layer)
+        return layer
+
+    return rename
 
 
 class VisionModel(nn.Module):
@@ -60,6 +76,13 @@ class VisionModel(nn.Module):
         Sizes are rounded, but never to zero. All other fields stay.
         """
         raise TypeError(f"{type(self).__name__} does not say how it shrinks; it cannot be derived")
+
+    def torch_names(self) -> tuple[Naming, ...]:
+        """What published PyTorch files call the layers: one naming a dialect, the first for export.
+
+        Empty where there is no counterpart.
+        """
+        return ()
 
     def pixels(self, images: Array) -> Array:
         """Normalised images in the precision of the computation."""

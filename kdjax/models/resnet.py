@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from kdjax.models.base import VisionModel, share
+from kdjax.models.base import Naming, VisionModel, renaming, share
 from kdjax.types import Outputs
 
 
@@ -75,6 +75,20 @@ class ResNet(VisionModel):
         """The residual blocks; only the first of a stage changes a shape."""
         counts = enumerate(self.blocks, start=1)
         return tuple(tuple(f"stage{i}_block{j}" for j in range(count)) for i, count in counts)
+
+    def torch_names(self) -> tuple[Naming, ...]:
+        """RepDistiller's and torchvision's names; those of akamaster/pytorch_resnet_cifar10."""
+        layers = (
+            (r"^stem_bn$", "bn1"),
+            (r"^stem$", "conv1"),
+            (r"^stage(\d+)_block(\d+)_", r"layer\1.\2."),
+            (r"shortcut_bn$", "downsample.1"),
+            (r"shortcut$", "downsample.0"),
+        )
+        return (
+            renaming(*layers, ("^classifier$", "fc")),
+            renaming(*layers, ("^classifier$", "linear")),
+        )
 
     def scaled(self, width: float, depth: float) -> "ResNet":
         """The stem and all stages narrower, each stage shorter."""

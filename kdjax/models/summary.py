@@ -25,6 +25,12 @@ def parameter_count(model: VisionModel, shape: Shape) -> int:
     return sum(math.prod(leaf.shape) for leaf in leaves)
 
 
+def variable_shapes(model: VisionModel, shape: Shape) -> dict[tuple[str, ...], tuple[int, ...]]:
+    """Every array of the network by its path, `("params", "stem", "kernel")`."""
+    leaves = jax.tree_util.tree_leaves_with_path(_variables(model, shape))
+    return {tuple(part.key for part in path): tuple(leaf.shape) for path, leaf in leaves}
+
+
 def flops(model: VisionModel, shape: Shape) -> int:
     """Floating-point operations to classify one image: `2 · multiply-adds`.
 

@@ -1,0 +1,5 @@
+"""torchvision's residual networks."""
+
+from tests.torch_parity.reference import Reference
+
+REFERENCES: dict[str, Reference] = {}
