@@ -176,6 +176,13 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     # Orbax logs a traceback of every error it raises; we say it in a line.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+    sys.unraisablehook = _without_closed_loops
+
+
+def _without_closed_loops(unraisable: "sys.UnraisableHookArgs") -> None:
+    """A read that failed leaves others behind that report to an event loop which is gone."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 if __name__ == "__main__":

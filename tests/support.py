@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import pytest
 
 from kdjax.experiment import Data, Experiment, Fit, Run, Runtime, Student, Teacher
 from kdjax.losses import CrossEntropy, Term
@@ -44,10 +43,6 @@ def largest_difference(a: Any, b: Any) -> float:
     """Over all leaves of two trees of one structure."""
     gaps = jax.tree.map(lambda x, y: np.abs(np.asarray(x) - np.asarray(y)).max(initial=0.0), a, b)
     return float(max(jax.tree.leaves(gaps)))
-
-
-# A failed read leaves a coroutine of Orbax's behind that complains when it is collected.
-damaged = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 def data_files(directory: Path) -> list[Path]:

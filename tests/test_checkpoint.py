@@ -7,7 +7,7 @@ import pytest
 
 from kdjax.training.checkpoint import Checkpoints, digest
 from kdjax.training.state import TrainState
-from tests.support import damaged, data_files, flip, largest_difference
+from tests.support import data_files, flip, largest_difference
 
 
 def make_state(step: int, fill: float = 0.0, ema: bool = True) -> TrainState:
@@ -66,7 +66,6 @@ def test_the_network_is_stored_without_its_adapters_and_its_optimizer(checkpoint
     assert digest(variables) == digest(state.variables())
 
 
-@damaged
 @pytest.mark.parametrize("item", ["student", "ema", "training"])
 def test_a_flipped_bit_is_noticed_and_the_step_before_is_used(checkpoints, item):
     older = save(checkpoints, 1, 0.5)
@@ -101,7 +100,6 @@ def test_a_reader_leaves_alone_what_is_being_written(checkpoints):
     assert not unfinished.exists()
 
 
-@damaged
 def test_truncated_everywhere_is_an_error_not_a_fresh_start(checkpoints):
     save(checkpoints, 1, 0.5)
     for path in data_files(checkpoints.directory / "1"):

@@ -20,7 +20,7 @@ from kdjax.training.log import MetricLog, Reporter
 from kdjax.training.loop import Diverged, Job, Preempted, fit
 from kdjax.training.parallel import Devices
 from kdjax.training.run_directory import RunDirectory, locked, read_json
-from tests.support import TINY, damaged, data_files, flip, tiny_fit, tiny_run
+from tests.support import TINY, data_files, flip, tiny_fit, tiny_run
 
 
 class Stop:
@@ -106,7 +106,6 @@ def test_a_finished_run_is_not_trained_again(run, digits, undisturbed):
     assert (metric_lines(undisturbed), final(undisturbed)) == before
 
 
-@damaged
 def test_a_damaged_last_checkpoint_is_trained_again(run, digits, tmp_path, undisturbed, capsys):
     path = tmp_path / "teacher"
     shutil.copytree(undisturbed, path)

@@ -173,9 +173,8 @@ class Checkpoints:
         except Exception as error:  # Orbax raises whatever its storage raises
             steps = self.steps()
             kept = f"that of step {steps[-1]} is the last one" if steps else "there is none yet"
-            reason = _first_line(error).rsplit(": ", 1)[-1]  # what the system said, after the paths
             raise OSError(
-                f"{self.directory}: a checkpoint could not be written ({reason}); {kept}."
+                f"{self.directory}: a checkpoint could not be written ({_reason(error)}); {kept}."
             ) from error
 
     def _verified(self, step: int, name: str, expected: str) -> Any:
@@ -190,7 +189,7 @@ class Checkpoints:
             return self._manager.restore(step, args=ocp.args.Composite(**{name: how}))[name]
         except Exception as error:  # Orbax raises whatever its storage raises
             raise Damaged(
-                f"checkpoint {self.directory}/{step} is unreadable ({name}): {_first_line(error)}"
+                f"checkpoint {self.directory}/{step} is unreadable ({name}: {_reason(error)})"
             ) from error
 
 
@@ -203,8 +202,10 @@ def digest(tree: Any) -> str:
     return sha.hexdigest()
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def _reason(error: Exception) -> str:
+    """What the system said, without the paths before it and TensorStore's settings after it."""
+    line = next(iter(str(error).splitlines()), type(error).__name__)
+    return line.split(" [tensorstore_spec", 1)[0].rsplit(": ", 1)[-1]
 
 
 def _items(state: TrainState) -> dict[str, Any]:
