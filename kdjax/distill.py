@@ -140,7 +140,8 @@ class Workshop:
         def start(fresh: Variables) -> Variables:
             if run.inherit is None:
                 return fresh
-            cut = inherit(teacher.model, teacher.variables, run.model, jax.device_get(fresh))
+            shape = self.dataset.info.shape
+            cut = inherit(teacher.model, teacher.variables, run.model, jax.device_get(fresh), shape)
             return recalibrate(run.model, cut, self._images(run, run.inherit.recalibrate))
 
         self._fit(run, teacher, start)

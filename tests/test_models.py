@@ -1,5 +1,6 @@
 """One contract for every network of the union and every name of the literature."""
 
+import collections
 import dataclasses
 import functools
 import os
@@ -16,6 +17,8 @@ import pytest
 
 from kdjax.models import NAMED, Model, ResNet, SmallCNN, VisionModel
 from kdjax.models.summary import flops, parameter_count, stage_shapes
+from kdjax.students.channels import channels
+from kdjax.students.inherit import nested
 from kdjax.types import AXIS, Outputs
 
 SHAPE = (10, 8, 3)  # not square, and odd after one halving
@@ -143,7 +146,8 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_logits_and_variables_in_float32
     assert {leaf.dtype.name for leaf in (*out.features.values(), out.embedding)} == {"bfloat16"}
     program = str(jax.make_jaxpr(model.apply)(variables, images(8)))
     products = re.findall(r"(\w+)\[[\d,]*\] = (?:conv_general_dilated|dot_general)", program)
-    assert len(products) == len([k for k in model.channels() if "kernel" in variables["params"][k]])
+    kernels = [k for k, leaves in variables["params"].items() if "kernel" in leaves]
+    assert len(products) == len(kernels)
     assert set(products) == {"bf16"}
     exact = evaluate(CASES[name][0], variables, images(8))
     rounded = evaluate(model, variables, images(8))
@@ -227,43 +231,48 @@ def test_synchronised_batch_norm_makes_shards_equal_one_batch(name):
     assert not np.allclose(apart.logits.reshape(8, -1), whole.logits, atol=1e-3)
 
 
+def nth(labels):
+    """Each label with the number of times it has occurred before."""
+    seen = collections.Counter()
+    pairs = []
+    for label in labels.tolist():
+        pairs.append((label, seen[label]))
+        seen[label] += 1
+    return pairs
+
+
 @every_case
-def test_channels_name_the_layers_and_their_groups_fit_the_kernels(name):
-    model = CASES[name][0]
-    variables, groups = initialised(model), model.channels()
-    assert set(groups) == set(variables["params"])
-    sizes = {None: set()}
-    for layer, (reads, writes) in groups.items():
-        leaves = variables["params"][layer] | variables["batch_stats"].get(layer, {})
-        for leaf in leaves.values():
-            sizes.setdefault(writes, set()).add(leaf.shape[-1])
-        if "kernel" not in leaves:
-            assert reads is None
-        elif reads is None:
-            assert leaves["kernel"].shape[-2] == SHAPE[-1]
+def test_reordering_channels_that_belong_together_changes_nothing(name):
+    """What the trace says: channels in the same places may be permuted, so they may be cut."""
+    model, variables = CASES[name][0], initialised(CASES[name][0])
+    axes = channels(model, SHAPE)
+    places = collections.defaultdict(set)
+    for axis, labels in axes.items():
+        for label in labels.tolist():
+            places[label].add(axis)
+    alike = collections.defaultdict(list)
+    for label, found in places.items():
+        alike[frozenset(found)].append(label)
+    turned = {
+        a: b for group in alike.values() for a, b in zip(group, np.roll(group, 1), strict=True)
+    }
+    flat = jax.tree_util.tree_leaves_with_path(variables)
+    arrays = {tuple(part.key for part in path): np.array(leaf) for path, leaf in flat}
+    for axis, labels in axes.items():
+        at = {pair: place for place, pair in enumerate(nth(labels))}
+        order = [at[turned[label], n] for label, n in nth(labels)]
+        groups = sum(other.path == axis.path and other.reads == axis.reads for other in axes)
+        array = np.moveaxis(arrays[axis.path], -1, 0)  # a view: what it writes comes first
+        part = np.split(array, groups)[axis.group] if array.ndim > 1 else array
+        if axis.reads:
+            part[...] = part[..., order]
         else:
-            sizes.setdefault(reads, set()).add(leaves["kernel"].shape[-2])
-    assert sizes.pop(None) == {model.num_classes}
-    assert all(len(found) == 1 for found in sizes.values()), sizes
-
-
-@every_case
-def test_reordering_the_channels_of_a_group_changes_nothing(name):
-    """What makes a group a group: its channels may be permuted, and therefore cut, together."""
-    model = CASES[name][0]
-    variables, groups = initialised(model), model.channels()
+            part[...] = part[order]
     expected = evaluate(model, variables, images(8)).logits
-
-    def reordered(group, path, leaf):
-        reads, writes = groups[path[1].key]
-        leaf = jnp.roll(leaf, 1, axis=-1) if writes == group else leaf
-        reading = reads == group and path[-1].key == "kernel"
-        return jnp.roll(leaf, 1, axis=-2) if reading else leaf
-
-    for group in {g for pair in groups.values() for g in pair} - {None}:
-        rolled = jax.tree_util.tree_map_with_path(functools.partial(reordered, group), variables)
-        assert any(map(jnp.any, jax.tree.leaves(jax.tree.map(jnp.not_equal, rolled, variables))))
-        close(evaluate(model, rolled, images(8)).logits, expected)
+    close(evaluate(model, nested(arrays), images(8)).logits, expected)
+    if axes:
+        moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), nested(arrays), variables)
+        assert any(jax.tree.leaves(moved))
 
 
 def parameter_shapes(model):
@@ -274,38 +283,25 @@ def parameter_shapes(model):
 @every_case
 def test_all_but_the_first_block_of_a_stage_can_be_left_out(name):
     model = CASES[name][0]
-    blocks = [block for stage in model.stages() for block in stage]
-    layers = {b: {x for x in model.channels() if x.startswith(f"{b}_")} for b in blocks}
-    assert all(layers.values())
-    assert len(set(blocks)) == len(blocks)
-    spare = [block for stage in model.stages() for block in stage[1:]]
     shapes, shallow = parameter_shapes(model), parameter_shapes(model.scaled(1.0, 0.01))
-    for block in spare:
-        for layer in layers[block]:
-            del shapes[layer]
-    assert shapes == shallow
+    first = {x: v for x, v in shapes.items() if not re.match(r"stage\d+_block[1-9]", x)}
+    assert first == shallow
 
 
 @every_case
-def test_a_scaled_network_keeps_its_other_fields_and_its_share_of_every_group(name):
-    model = CASES[name][0].clone(mean=(0.1,), std=(0.2,), dtype="bfloat16", sync_batch_norm=False)
+def test_a_scaled_network_keeps_its_fields_and_loses_channels_and_blocks(name):
+    other = {"num_classes": 4, "mean": (0.1,), "std": (0.2,), "dtype": "bfloat16"}
+    model = CASES[name][0].clone(**other, sync_batch_norm=False)
     assert model.scaled(1.0, 1.0) == model
-    half, whole = model.scaled(0.5, 1.0), parameter_shapes(model)
-    assert half.channels() == model.channels()
+    half, tiny = model.scaled(0.5, 1.0), model.scaled(0.001, 0.001)
+    for small in (half, tiny):
+        assert type(small) is type(model)
+        assert all(getattr(small, field) == value for field, value in other.items())
+        assert parameter_count(small, SHAPE) < parameter_count(model, SHAPE)
+    whole = parameter_shapes(model)
     for layer, leaves in parameter_shapes(half).items():
-        reads, writes = model.channels()[layer]
         for kind, shape in leaves.items():
-            factors = [1] * len(shape)
-            if kind == "kernel" and reads is not None:
-                factors[-2] = 2
-            if writes is not None:
-                factors[-1] = 2
-            assert whole[layer][kind] == tuple(map(int.__mul__, shape, factors)), layer
-    sizes = "widths", "hidden", "blocks"
-    same = {f.name for f in dataclasses.fields(model)} - {*sizes, "parent", "name"}
-    assert all(getattr(half, field) == getattr(model, field) for field in same)
-    tiny = jax.tree.leaves(parameter_shapes(model.scaled(0.001, 0.001)))
-    assert min(tiny) == 1
+            assert all(a <= b for a, b in zip(shape, whole[layer][kind], strict=True))
 
 
 def structure(model):
@@ -443,7 +439,6 @@ def test_size_depth_and_stages_are_those_of_the_name(name):
     model = NAMED[name].clone(num_classes=100)
     assert parameter_count(model, (32, 32, 3)) == PUBLISHED_PARAMETERS[name]
     shapes = parameter_shapes(model)
-    assert set(model.channels()) == set(shapes)
     # Projections on the shortcut do not count as layers.
     layers = [k for k in shapes if "kernel" in shapes[k] and "shortcut" not in k]
     assert len(layers) == int(name.removeprefix("resnet").split("x")[0])
@@ -546,8 +541,6 @@ class Unfinished(VisionModel):
 def test_an_unfinished_network_says_what_is_missing():
     with pytest.raises(TypeError, match="Unfinished does not define __call__"):
         Unfinished().apply({}, images(1))
-    with pytest.raises(TypeError, match="Unfinished does not declare its channels"):
-        Unfinished().channels()
     with pytest.raises(TypeError, match="Unfinished does not say how it shrinks"):
         Unfinished().scaled(0.5, 0.5)
-    assert Unfinished().stages() == ()
+    assert Unfinished().torch_names() == ()

@@ -1,7 +1,7 @@
 """What every network shares: its pixels, its precision, its batch normalisation."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -36,6 +36,9 @@ class VisionModel(nn.Module):
 
     The model owns its normalisation, so a teacher and a student with different statistics can
     look at the same pixels.
+
+    Layers of block j of stage i are named `stage{i}_block{j}_…`. All blocks of a stage but the
+    first keep their input's shape, so that a student can do without them.
     """
 
     num_classes: int = 10
@@ -52,23 +55,6 @@ class VisionModel(nn.Module):
     def __call__(self, images: Array, train: bool = False) -> Outputs:
         """`images`: `[b, H, W, C]`, uint8 or float in [0, 1]. `train` uses batch statistics."""
         raise TypeError(f"{type(self).__name__} does not define __call__")
-
-    def channels(self) -> Mapping[str, tuple[str | None, str | None]]:
-        """The channel groups each layer reads and writes: `{"conv2": ("stage1", "stage2")}`.
-
-        Layers that write into one group (a residual stream) lose the same channels when a
-        student is cut from this model. None marks an axis that is never cut, or that is not there:
-        batch norm and depthwise convolutions only write.
-        """
-        raise TypeError(f"{type(self).__name__} does not declare its channels; it cannot be cut")
-
-    def stages(self) -> tuple[tuple[str, ...], ...]:
-        """The blocks of each stage: `(("stage1_block0", "stage1_block1"), …)`.
-
-        A block's layers are named `BLOCK_…`. All but the first of a stage can be left out without
-        changing a shape. Empty where nothing can be left out.
-        """
-        return ()
 
     def scaled(self, width: float, depth: float) -> "VisionModel":
         """The same family with these shares, in (0, 1], of the channels and of each stage's blocks.

@@ -1,7 +1,5 @@
 """The CIFAR residual networks, 6n+2 layers deep (He et al., 2016, arXiv:1512.03385)."""
 
-from collections.abc import Mapping
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -46,35 +44,6 @@ class ResNet(VisionModel):
             x = self.conv(width, 1, stride, name=f"{name}_shortcut")(x)
             x = self.batch_norm(train, name=f"{name}_shortcut_bn")(x)
         return nn.relu(x + y)
-
-    def channels(self) -> Mapping[str, tuple[str | None, str | None]]:
-        """One group for each residual stream and one inside each block."""
-        stream = "stem"
-        groups: dict[str, tuple[str | None, str | None]] = {
-            "stem": (None, stream),
-            "stem_bn": (None, stream),
-        }
-        for i, count in enumerate(self.blocks, start=1):
-            # Without a shortcut convolution the first stage adds onto the stem's own channels.
-            joined = i == 1 and self.widths[0] == self.widths[1]
-            target = stream if joined else f"stage{i}"
-            for j in range(count):
-                name, inner = f"stage{i}_block{j}", f"stage{i}_block{j}"
-                groups[f"{name}_conv1"] = (stream, inner)
-                groups[f"{name}_bn1"] = (None, inner)
-                groups[f"{name}_conv2"] = (inner, target)
-                groups[f"{name}_bn2"] = (None, target)
-                if stream != target:
-                    groups[f"{name}_shortcut"] = (stream, target)
-                    groups[f"{name}_shortcut_bn"] = (None, target)
-                stream = target
-        groups["classifier"] = (stream, None)
-        return groups
-
-    def stages(self) -> tuple[tuple[str, ...], ...]:
-        """The residual blocks; only the first of a stage changes a shape."""
-        counts = enumerate(self.blocks, start=1)
-        return tuple(tuple(f"stage{i}_block{j}" for j in range(count)) for i, count in counts)
 
     def torch_names(self) -> tuple[Naming, ...]:
         """RepDistiller's and torchvision's names; those of akamaster/pytorch_resnet_cifar10."""

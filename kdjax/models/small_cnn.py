@@ -1,7 +1,5 @@
 """A small network for small images."""
 
-from collections.abc import Mapping
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -39,18 +37,6 @@ class SmallCNN(VisionModel):
         x = nn.relu(x)
         logits = nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(x)
         return Outputs(logits.astype(jnp.float32), features, x)
-
-    def channels(self) -> Mapping[str, tuple[str | None, str | None]]:
-        """One group per stage and one for the hidden layer."""
-        groups: dict[str, tuple[str | None, str | None]] = {}
-        source: str | None = None
-        for i in range(1, len(self.widths) + 1):
-            groups[f"conv{i}"] = (source, f"stage{i}")
-            groups[f"bn{i}"] = (None, f"stage{i}")
-            source = f"stage{i}"
-        groups["dense"] = (source, "hidden")
-        groups["classifier"] = ("hidden", None)
-        return groups
 
     def scaled(self, width: float, depth: float) -> "SmallCNN":
         """All stages and the hidden layer narrower; one convolution a stage is the least depth."""

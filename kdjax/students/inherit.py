@@ -1,80 +1,238 @@
 """A student's first weights, cut out of its trained teacher.
 
-Runs in NumPy on the host. Must not know any one family: a network declares which groups of
-channels its layers read and write, and which blocks make up its stages.
+Runs in NumPy on the host. Must not know any one family: which channels belong together is read off
+both networks' traces, and blocks are known by their names, `stage1_block0_…`.
 """
 
+import re
+from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
+import jax
 import numpy as np
 
 from kdjax.models import Model
+from kdjax.models.summary import Shape
+from kdjax.students.channels import Axis, Labels, Path, channels, group_counts
 from kdjax.types import Variables
 
-Pair = tuple[str | None, str | None]
-"""A group of the teacher and the group of the student that is cut out of it."""
-Links = Mapping[str, tuple[str, Pair, Pair]]
-"""Each layer of the student: the teacher's layer it comes from, what it reads, what it writes."""
-Kept = Mapping[Pair, np.ndarray]
-"""The teacher's channels that remain, in rising order."""
+Importance = Literal["l1", "bn_scale"]
+"""How much a channel matters: by the kernels that write it, or by its scale in batch norm."""
 
 FRESH = "or start from fresh weights (inherit=False)."
 
 
-def inherit(
-    teacher: Model, teacher_variables: Variables, student: Model, student_variables: Variables
-) -> dict[str, Any]:
-    """The student's variables, with the teacher's values wherever the teacher has them.
+class Trace(NamedTuple):
+    """A network's channels, and which of them occur in the same places."""
 
-    - Channels: a group keeps the channels with the largest `sum_w ||K_w[..., c]||_1 / mean_c'
-      ||K_w[..., c']||_1` over the kernels `K_w` that write it (Li et al., 2017, arXiv:1608.08710;
-      the division lets every writer of a residual stream count alike), in their old order. So
-      nothing changes where nothing is removed.
+    axes: Mapping[Axis, Labels]
+    places: Mapping[int, frozenset[Axis]]
+    """Of each label: the axes it lies on, by the teacher's names."""
+
+
+def inherit(
+    teacher: Model,
+    teacher_variables: Variables,
+    student: Model,
+    student_variables: Variables,
+    shape: Shape,
+    importance: Importance = "l1",
+) -> dict[str, Any]:
+    """The student's variables for images of `shape`, with the teacher's values where it has them.
+
+    - Channels: of those that occur in the same places, the student keeps the most important ones
+      in their old order, so that nothing changes where nothing is removed. `l1`: the sum over the
+      kernels `K_w` that write a channel of `||K_w[..., c]||_1 / mean_c' ||K_w[..., c']||_1` (Li et
+      al., 2017, arXiv:1608.08710; the division lets every writer of a residual stream count
+      alike). `bn_scale`: the same of the scales of batch norm (Liu et al., 2017, arXiv:1708.06519).
     - Blocks: block j of m is the teacher's block `floor(j n / m)` of n: the first, which changes
       the shape, and then evenly spaced ones.
-    - A layer that the teacher lacks (a shortcut that only the student needs) stays fresh.
+    - What the teacher lacks (a shortcut that only the student needs) stays fresh.
 
     Cutting what a layer reads changes the scale of what it writes: `recalibrate` the result.
     ValueError where the student is of another family, wider, deeper or differently wired.
     """
-    links = _links(teacher, student)
-    kept = _important_channels(links, teacher_variables["params"], student_variables["params"])
-    inherited: dict[str, Any] = {}
-    for collection, layers in student_variables.items():
-        inherited[collection] = dict(layers)
-        for layer, (source, read, written) in links.items():
-            if layer in layers:
-                inherited[collection][layer] = _cut(
-                    layer,
-                    teacher_variables[collection][source],
-                    _channels(layer, kept, read),
-                    _channels(layer, kept, written),
-                    layers[layer],
-                )
-    return inherited
-
-
-def _links(teacher: Model, student: Model) -> Links:
     if type(teacher) is not type(student):
         raise ValueError(
             f"student: a {type(student).__name__} cannot be cut out of a {type(teacher).__name__}; "
             f"choose the same family, {FRESH}"
         )
-    theirs, ours = teacher.channels(), student.channels()
-    blocks = _blocks(teacher.stages(), student.stages())
-    links = {}
-    for layer, (reads, writes) in ours.items():
-        block = next((b for b in blocks if layer.startswith(f"{b}_")), None)
-        source = layer if block is None else blocks[block] + layer.removeprefix(block)
-        if source in theirs:
-            links[layer] = (source, (theirs[source][0], reads), (theirs[source][1], writes))
-    return links
+    theirs, ours = _flat(teacher_variables), _flat(student_variables)
+    sources = _sources(theirs, ours)
+    old, new = _traces(teacher, student, shape, sources)
+    _check_widths(old, new)
+    choice = _Choice(old, new, {axis: _scores(axis, theirs, importance) for axis in old.axes})
+    cut = {
+        path: _cut(path, sources[path], theirs[sources[path]], fresh, choice)
+        if path in sources
+        else fresh
+        for path, fresh in ours.items()
+    }
+    return nested(cut)
 
 
-def _blocks(
-    theirs: tuple[tuple[str, ...], ...], ours: tuple[tuple[str, ...], ...]
-) -> dict[str, str]:
+def _traces(
+    teacher: Model, student: Model, shape: Shape, sources: Mapping[Path, Path]
+) -> tuple[Trace, Trace]:
+    """Both networks' channels, the student's by its teacher's names."""
+    theirs, ours = group_counts(teacher, shape), group_counts(student, shape)
+    # Groups of a fixed width come and go with the width of the network: they are cut whole.
+    whole = frozenset(p for p, source in sources.items() if ours.get(p) != theirs.get(source))
+    old = channels(teacher, shape, frozenset(sources[path] for path in whole))
+    new = channels(student, shape, whole)
+    named = {a._replace(path=sources[a.path]): x for a, x in new.items() if a.path in sources}
+    return _trace({a: x for a, x in old.items() if a in named}), _trace(named)
+
+
+def _trace(axes: Mapping[Axis, Labels]) -> Trace:
+    places: dict[int, set[Axis]] = defaultdict(set)
+    for axis, labels in axes.items():
+        for label in np.unique(labels).tolist():
+            places[label].add(axis)
+    return Trace(axes, {label: frozenset(found) for label, found in places.items()})
+
+
+def _check_widths(old: Trace, new: Trace) -> None:
+    for axis, labels in new.axes.items():
+        have = len(old.axes[axis])
+        if axis.path[-1] == "kernel" and not axis.reads and len(labels) > have:
+            raise ValueError(
+                f"student: {len(labels)} channels in {_layer(axis.path)}, but its teacher has "
+                f"{have}; give it at most as many, {FRESH}"
+            )
+
+
+class _Choice:
+    """Which channel of the teacher each channel of the student is."""
+
+    def __init__(self, old: Trace, new: Trace, scores: Mapping[Axis, np.ndarray | None]) -> None:
+        self._old, self._new, self._scores = old, new, scores
+        self._chosen: dict[tuple[frozenset[Axis], frozenset[Axis]], dict[int, int]] = {}
+
+    def groups(self, path: Path, *, reads: bool) -> list[np.ndarray]:
+        """`at` for each group of a kernel, or the one; empty where the axis is never cut."""
+        axes = [axis for axis in self._old.axes if (axis.path, axis.reads) == (path, reads)]
+        return [self.at(axis) for axis in sorted(axes, key=lambda axis: axis.group)]
+
+    def at(self, axis: Axis) -> np.ndarray:
+        """For each position of the student along this axis, the teacher's; -1 if it has none."""
+        ours, theirs = self._new.axes[axis], self._old.axes[axis]
+        places = {int(label): self._old.places[int(label)] for label in np.unique(theirs)}
+        found = np.full(len(ours), -1)
+        seen: dict[int, int] = defaultdict(int)
+        for position, label in enumerate(ours.tolist()):
+            wanted = self._new.places[label]
+            like = max(places.values(), key=lambda have: len(have & wanted) / len(have | wanted))
+            source = self._pair(like, wanted).get(label)
+            if source is not None:
+                # A channel of a flattened map lies at many positions: the n-th is the n-th.
+                where = np.flatnonzero(theirs == source)
+                if seen[label] < len(where):
+                    found[position] = where[seen[label]]
+            seen[label] += 1
+        return found
+
+    def _pair(self, old: frozenset[Axis], new: frozenset[Axis]) -> dict[int, int]:
+        """The student's channels in the places `new`, from the teacher's in the places `old`."""
+        if (old, new) not in self._chosen:
+            theirs = sorted(label for label, found in self._old.places.items() if found == old)
+            ours = sorted(label for label, found in self._new.places.items() if found == new)
+            weight = dict.fromkeys(theirs, 0.0)
+            for axis in old & new:
+                scores = self._scores[axis]
+                if scores is not None:
+                    for label, score in zip(self._old.axes[axis].tolist(), scores, strict=True):
+                        if label in weight:
+                            weight[label] += score
+            best = sorted(theirs, key=lambda label: -weight[label])[: len(ours)]
+            self._chosen[old, new] = dict(zip(ours, sorted(best), strict=False))
+        return self._chosen[old, new]
+
+
+def _scores(axis: Axis, variables: Mapping[Path, Any], importance: Importance) -> Any:
+    """How much each channel of an axis matters to whoever writes it; None: no say."""
+    value = np.abs(np.asarray(variables[axis.path], np.float64))
+    is_kernel = axis.path[-1] == "kernel"
+    wanted = is_kernel if importance == "l1" else axis.path[-1] == "scale"
+    if axis.reads or not wanted:
+        return None
+    norms = value.sum(axis=tuple(range(value.ndim - 1)))
+    return norms / max(norms.mean(), np.finfo(np.float64).tiny)  # all zeros: no favourites
+
+
+def _layer(path: Path) -> str:
+    return ".".join(path[1:-1] or path[1:])
+
+
+def _cut(
+    path: Path, source: Path, value: np.ndarray, fresh: np.ndarray, choice: "_Choice"
+) -> np.ndarray:
+    """One array of the student: the teacher's where it has it, `fresh` elsewhere."""
+    rows = choice.groups(source, reads=True)
+    columns = choice.groups(source, reads=False)
+    _check_shapes(path, value, fresh, read=bool(rows), written=bool(columns))
+    result = np.array(fresh)
+    for group in range(max(len(rows), len(columns), 1)):
+        old, new = (_part(array, group, len(columns)) for array in (value, result))
+        keep = [np.arange(size) for size in old.shape]
+        put = [np.arange(size) for size in new.shape]
+        for axis, chosen in ((-1, columns), (-2, rows)):
+            if chosen:
+                put[axis] = np.flatnonzero(chosen[group] >= 0)
+                keep[axis] = chosen[group][put[axis]]
+        new[np.ix_(*put)] = old[np.ix_(*keep)]
+    return result
+
+
+def _part(array: np.ndarray, group: int, groups: int) -> np.ndarray:
+    """What one group of a convolution writes: a view."""
+    size = array.shape[-1] // max(groups, 1)
+    return array[..., group * size : (group + 1) * size]
+
+
+def _check_shapes(
+    path: Path, value: np.ndarray, fresh: np.ndarray, *, read: bool, written: bool
+) -> None:
+    cut = {-1} if written else set()
+    cut |= {-2} if read else set()
+    ranks = range(-max(value.ndim, fresh.ndim), 0)
+    if value.ndim != fresh.ndim or any(
+        value.shape[axis] != fresh.shape[axis] for axis in ranks if axis not in cut
+    ):
+        raise ValueError(
+            f"student: {_layer(path)} needs a {path[-1]} of shape {fresh.shape}, its teacher gives "
+            f"{value.shape}; let the two differ in channels and blocks only, {FRESH}"
+        )
+
+
+BLOCK = re.compile(r"(stage\d+)_block(\d+)(?=_|$)")
+
+
+def _sources(theirs: Mapping[Path, Any], ours: Mapping[Path, Any]) -> dict[Path, Path]:
+    """The teacher's array that each array of the student comes from, where it has one."""
+    blocks = _block_names(_stages(theirs), _stages(ours))
+    sources = {}
+    for path in ours:
+        collection, layer, *rest = path
+        found = BLOCK.match(layer)
+        if found:
+            layer = blocks[found[0]] + layer[found.end() :]
+        if (source := (collection, layer, *rest)) in theirs:
+            sources[path] = source
+    return sources
+
+
+def _stages(paths: Mapping[Path, Any]) -> dict[str, int]:
+    """Blocks of each stage."""
+    counts: dict[str, int] = {}
+    for _, layer, *_ in paths:
+        if found := BLOCK.match(layer):
+            counts[found[1]] = max(counts.get(found[1], 0), int(found[2]) + 1)
+    return counts
+
+
+def _block_names(theirs: Mapping[str, int], ours: Mapping[str, int]) -> dict[str, str]:
     """The block of the teacher that each block of the student comes from."""
     if len(ours) != len(theirs):
         raise ValueError(
@@ -82,70 +240,29 @@ def _blocks(
             f"{FRESH}"
         )
     chosen = {}
-    for i, (old, new) in enumerate(zip(theirs, ours, strict=True), start=1):
-        if len(new) > len(old):
+    for stage, new in ours.items():
+        old = theirs[stage]
+        if new > old:
             raise ValueError(
-                f"student: {len(new)} blocks in stage {i}, but its teacher has {len(old)}; "
-                f"give it at most as many, {FRESH}"
+                f"student: {new} blocks in {stage}, but its teacher has {old}; give it at most as "
+                f"many, {FRESH}"
             )
-        chosen.update({block: old[j * len(old) // len(new)] for j, block in enumerate(new)})
+        for j in range(new):
+            chosen[f"{stage}_block{j}"] = f"{stage}_block{j * old // new}"
     return chosen
 
 
-def _important_channels(links: Links, theirs: Variables, ours: Variables) -> Kept:
-    importance: dict[Pair, np.ndarray] = {}
-    sizes: dict[Pair, int] = {}
-    for layer, (source, _, written) in links.items():
-        if None not in written and "kernel" in theirs[source]:
-            kernel = np.abs(theirs[source]["kernel"])
-            norms = kernel.sum(axis=tuple(range(kernel.ndim - 1)), dtype=np.float64)
-            # A writer that is all zeros has no favourites.
-            relative = norms / max(norms.mean(), np.finfo(np.float64).tiny)
-            importance[written] = importance.get(written, np.zeros(())) + relative
-            sizes[written] = ours[layer]["kernel"].shape[-1]
-    return {pair: _largest(pair, importance[pair], sizes[pair]) for pair in importance}
+def _flat(variables: Variables) -> dict[Path, np.ndarray]:
+    leaves = jax.tree_util.tree_leaves_with_path(dict(variables))
+    return {tuple(part.key for part in path): np.asarray(leaf) for path, leaf in leaves}
 
 
-def _largest(pair: Pair, importance: np.ndarray, size: int) -> np.ndarray:
-    if size > len(importance):
-        raise ValueError(
-            f"student: {size} channels in {pair[1]}, but its teacher has {len(importance)}; "
-            f"give it at most as many, {FRESH}"
-        )
-    return np.sort(np.argsort(-importance, kind="stable")[:size])
-
-
-def _channels(layer: str, kept: Kept, pair: Pair) -> np.ndarray | None:
-    """What remains of one axis; None: everything."""
-    if None in pair:
-        return None
-    if pair not in kept:
-        raise ValueError(
-            f"student: {layer} uses {pair[1]} where its teacher uses {pair[0]}; "
-            f"give both the same stages, {FRESH}"
-        )
-    return kept[pair]
-
-
-def _cut(
-    layer: str,
-    values: Mapping[str, Any],
-    read: np.ndarray | None,
-    written: np.ndarray | None,
-    like: Mapping[str, Any],
-) -> dict[str, np.ndarray]:
-    """A kernel ends in (channels read, channels written); anything else in the channels written."""
-    cut = {}
-    for name, value in values.items():
-        leaf = np.array(value)
-        if written is not None:
-            leaf = leaf[..., written]
-        if read is not None and leaf.ndim > 1:
-            leaf = leaf[..., read, :]
-        if leaf.shape != like[name].shape:
-            raise ValueError(
-                f"student: {layer} needs a {name} of shape {like[name].shape}, its teacher gives "
-                f"{leaf.shape}; let the two differ in channels and blocks only, {FRESH}"
-            )
-        cut[name] = leaf
-    return cut
+def nested(arrays: Mapping[Path, np.ndarray]) -> dict[str, Any]:
+    """A variable collection from its arrays by path."""
+    tree: dict[str, Any] = {}
+    for path, array in arrays.items():
+        node = tree
+        for name in path[:-1]:
+            node = node.setdefault(name, {})
+        node[path[-1]] = array
+    return tree
