@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from kdjax.losses.base import DistillationLoss, require_stages, require_teacher
+from kdjax.models.base import adaptive_pool
 from kdjax.types import Batch, Outputs
 
 
@@ -76,18 +77,4 @@ def safe_sqrt(x: Array) -> Array:
 def pool_to_common(a: Array, b: Array) -> tuple[Array, Array]:
     """Average-pool the larger of two `[b, H, W, C]` maps to the size of the smaller."""
     height, width = min(a.shape[1], b.shape[1]), min(a.shape[2], b.shape[2])
-    return _adaptive_pool(a, height, width), _adaptive_pool(b, height, width)
-
-
-def _adaptive_pool(x: Array, height: int, width: int) -> Array:
-    return _pool_axis(_pool_axis(x, 1, height), 2, width)
-
-
-def _pool_axis(x: Array, axis: int, size: int) -> Array:
-    """Window i covers `[floor(i n / size), ceil((i + 1) n / size))`, as in PyTorch."""
-    n = x.shape[axis]
-    if n == size:
-        return x
-    windows = [(i * n // size, -(-(i + 1) * n // size)) for i in range(size)]
-    means = [jax.lax.slice_in_dim(x, lo, hi, axis=axis).mean(axis=axis) for lo, hi in windows]
-    return jnp.stack(means, axis=axis)
+    return adaptive_pool(a, height, width), adaptive_pool(b, height, width)

@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -86,14 +87,16 @@ class VisionModel(nn.Module):
             **fields,
         )
 
-    def conv(self, features: int, kernel: int, stride: int = 1, **fields: Any) -> nn.Conv:
-        """A bias-free convolution with PyTorch's symmetric padding and Kaiming fan-out weights."""
+    def conv(
+        self, features: int, kernel: int, stride: int = 1, use_bias: bool = False, **fields: Any
+    ) -> nn.Conv:
+        """A convolution with PyTorch's symmetric padding and Kaiming fan-out weights."""
         return nn.Conv(
             features,
             (kernel, kernel),
             strides=stride,
             padding=kernel // 2,
-            use_bias=False,
+            use_bias=use_bias,
             dtype=self.dtype,
             kernel_init=kaiming_fan_out,
             **fields,
@@ -109,3 +112,26 @@ def infer(model: nn.Module, variables: Variables, images: Array) -> Outputs:
 def share(size: int, kept: float) -> int:
     """`kept · size`, rounded, and at least one."""
     return max(1, round(kept * size))
+
+
+def adaptive_pool(x: Array, height: int, width: int) -> Array:
+    """Average a `[b, H, W, C]` map over windows, as many as the result shall have pixels."""
+    return _pool_axis(_pool_axis(x, 1, height), 2, width)
+
+
+def _pool_axis(x: Array, axis: int, size: int) -> Array:
+    """Window i covers `[floor(i n / size), ceil((i + 1) n / size))`, as in PyTorch."""
+    n = x.shape[axis]
+    if n == size:
+        return x
+    windows = [(i * n // size, -(-(i + 1) * n // size)) for i in range(size)]
+    slices = [jax.lax.slice_in_dim(x, start, stop, axis=axis) for start, stop in windows]
+    return jnp.concatenate([part.mean(axis=axis, keepdims=True) for part in slices], axis=axis)
+
+
+M = TypeVar("M", bound=VisionModel)
+
+
+def imagenet(model: M) -> M:
+    """With a thousand classes, and pixels normalised as torchvision's weights expect them."""
+    return model.clone(num_classes=1000, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

@@ -35,7 +35,8 @@ def run(reference: Reference, classes: int) -> tuple[dict[str, Any], np.ndarray,
 
     def tap(name: str) -> Callable[..., None]:
         def note(module: Any, inputs: Any, output: Any) -> None:
-            value = output.detach().numpy()
+            # RepDistiller's stages return what they put out and, next to it, the same before ReLU.
+            value = (output[0] if isinstance(output, tuple) else output).detach().numpy()
             maps = value.ndim == 4 and not reference.channels_last
             seen[name] = value.transpose(0, 2, 3, 1) if maps else value
 
