@@ -7,7 +7,7 @@ from typing import Literal
 
 from kdjax.data.augment import Augmentation, Flip, PadCrop
 from kdjax.losses import AttentionTransfer, CrossEntropy, Loss, SoftTarget, Term
-from kdjax.models import Model, SmallCNN
+from kdjax.models import VGG, Model, SmallCNN
 from kdjax.optim import SGD, AdamW, Cosine, Optimizer, Schedule, Steps
 
 
@@ -247,13 +247,17 @@ def _check_model(where: str, model: Model) -> None:
     _require(f"{where}.mean", mean, fits, f"one value or as many as the {len(std)} of std")
     for f in dataclasses.fields(model):
         value = getattr(model, f.name)
-        if f.name in ("widths", "blocks", "hidden"):
+        if f.name in ("widths", "blocks", "convolutions", "hidden"):
             sizes = value if isinstance(value, tuple) else (value,)
             _require(f"{where}.{f.name}", value, bool(sizes) and min(sizes) >= 1, "at least 1")
     blocks, widths = getattr(model, "blocks", None), getattr(model, "widths", ())
     if blocks is not None:
         remedy = f"one width for the stem and one for each of {len(blocks)} stages"
         _require(f"{where}.widths", widths, len(widths) == len(blocks) + 1, remedy)
+    if isinstance(model, VGG):
+        count = len(model.convolutions)
+        _require(f"{where}.widths", widths, len(widths) == count, f"one for each of {count} stages")
+        _require(f"{where}.dense", model.dense, min(model.dense, default=1) >= 1, "at least 1")
 
 
 def _check_fit(where: str, fit: Fit) -> None:

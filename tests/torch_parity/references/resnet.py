@@ -32,13 +32,16 @@ def _with_stem(build: Callable[[int], Any], classes: int) -> Any:
     return network
 
 
+CIFAR = (
+    *("resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110"),
+    *("resnet8x4", "resnet32x4"),
+)
+IMAGENET = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2")
+
 REFERENCES: dict[str, Reference] = {
     **{
         name: Reference(partial(_repdistiller, name), {"stem": "relu", **THREE_STAGES})
-        for name in (
-            *("resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110"),
-            *("resnet8x4", "resnet32x4"),
-        )
+        for name in CIFAR
     },
     **{
         f"resnet{6 * n + 2}_pad": Reference(
@@ -51,8 +54,6 @@ REFERENCES: dict[str, Reference] = {
     ),
     **{
         name: Reference(partial(_torchvision, name), {"stem": "maxpool", **STAGES}, size=64)
-        for name in (
-            *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2"),
-        )
+        for name in IMAGENET
     },
 }
