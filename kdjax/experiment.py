@@ -3,11 +3,11 @@
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from kdjax.data.augment import Augmentation, Flip, PadCrop
 from kdjax.losses import AttentionTransfer, CrossEntropy, Loss, SoftTarget, Term
-from kdjax.models import VGG, Model, SmallCNN
+from kdjax.models import ConvNeXt, Model, SmallCNN
 from kdjax.optim import SGD, AdamW, Cosine, Optimizer, Schedule, Steps
 
 
@@ -238,6 +238,17 @@ def _check_data(data: Data) -> None:
             _require(f"{where}.probability", p, 0 <= p <= 1, "in [0, 1]")
 
 
+MAY_BE_ZERO = ("inner", "squeezed", "expansions", "pools")
+"""Fields of networks whose zeros say that a layer is not there; all other counts start at one."""
+MAY_BE_EMPTY = ("dense", "inner", "squeezed")
+"""Fields of networks that say by being empty that layers are not there."""
+
+
+LENGTHS = {"widths": 1, "strides": 1, "kernels": 0, "expansions": 0, "hard_swish": 0}
+"""Fields of networks that hold a value for each stage, and how many more."""
+STEM = ("for", "for the stem and one for")
+
+
 def _check_model(where: str, model: Model) -> None:
     _require(f"{where}.num_classes", model.num_classes, model.num_classes >= 2, "at least 2")
     mean, std = model.mean, model.std
@@ -247,17 +258,19 @@ def _check_model(where: str, model: Model) -> None:
     _require(f"{where}.mean", mean, fits, f"one value or as many as the {len(std)} of std")
     for f in dataclasses.fields(model):
         value = getattr(model, f.name)
-        if f.name in ("widths", "blocks", "convolutions", "hidden"):
-            sizes = value if isinstance(value, tuple) else (value,)
-            _require(f"{where}.{f.name}", value, bool(sizes) and min(sizes) >= 1, "at least 1")
-    blocks, widths = getattr(model, "blocks", None), getattr(model, "widths", ())
-    if blocks is not None:
-        remedy = f"one width for the stem and one for each of {len(blocks)} stages"
-        _require(f"{where}.widths", widths, len(widths) == len(blocks) + 1, remedy)
-    if isinstance(model, VGG):
-        count = len(model.convolutions)
-        _require(f"{where}.widths", widths, len(widths) == count, f"one for each of {count} stages")
-        _require(f"{where}.dense", model.dense, min(model.dense, default=1) >= 1, "at least 1")
+        sizes = value if isinstance(value, tuple) else (value,)
+        if all(type(size) is int for size in sizes):
+            least = 0 if f.name in MAY_BE_ZERO else 1
+            fine = min(sizes, default=least if f.name in MAY_BE_EMPTY else -1) >= least
+            _require(f"{where}.{f.name}", value, fine, f"at least {least}")
+    blocks: tuple[int, ...] | None = getattr(model, "blocks", None)
+    for name, more in LENGTHS.items() if blocks else ():
+        values: tuple[Any, ...] | None = getattr(model, name, None)
+        if isinstance(model, ConvNeXt):
+            more = 0  # its stem is as wide as its first stage
+        if blocks and values is not None:
+            remedy = f"one value {STEM[more]} each of {len(blocks)} stages"
+            _require(f"{where}.{name}", values, len(values) == len(blocks) + more, remedy)
 
 
 def _check_fit(where: str, fit: Fit) -> None:

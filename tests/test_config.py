@@ -398,7 +398,7 @@ FULL_RULES = [
     ("data.augment.1.probability", 1.1, "in [0, 1]"),
     *((f"student.model.{field}", *rest) for field, *rest in MODELS),
     ("teacher.model.blocks", (1, 0, 1), "at least 1"),
-    ("teacher.model.widths", (4, 4, 4), "one width for the stem and one for each of 3 stages"),
+    ("teacher.model.widths", (4, 4, 4), "one value for the stem and one for each of 3 stages"),
     ("teacher.model.mean", (0.5, 0.5), "one value or as many as the 3 of std"),
     ("teacher.fit.schedule.epochs", (1.5, 1.0), "rising, after the warm-up"),
     ("teacher.fit.schedule.epochs", (0.5, 1.0), "rising, after the warm-up"),

@@ -1,21 +1,77 @@
 """The networks. A model is a frozen dataclass with a pure method; the union is the registry."""
 
 from kdjax.models.base import VisionModel, infer
+from kdjax.models.convnext import CONVNEXTS, ConvNeXt
+from kdjax.models.efficientnet import EFFICIENTNETS, EfficientNet
+from kdjax.models.mobilenet_v1 import MOBILENETS_V1, MobileNetV1
+from kdjax.models.mobilenet_v2 import MOBILENETS_V2, MobileNetV2
+from kdjax.models.mobilenet_v3 import MOBILENETS_V3, MobileNetV3
+from kdjax.models.regnet import REGNETS, RegNet
 from kdjax.models.resnet import RESNETS, ResNet
-from kdjax.models.small_cnn import SmallCNN
+from kdjax.models.row_lstm import ROW_LSTMS, RowLSTM
+from kdjax.models.shufflenet_v1 import SHUFFLENETS_V1, ShuffleNetV1
+from kdjax.models.shufflenet_v2 import SHUFFLENETS_V2, ShuffleNetV2
+from kdjax.models.small_cnn import SMALL_CNNS, SmallCNN
 from kdjax.models.vgg import VGG, VGGS
+from kdjax.models.vit import VITS, ViT
 from kdjax.models.wide_resnet import WIDE_RESNETS, WideResNet
 
-Model = SmallCNN | ResNet | WideResNet | VGG
+Model = (
+    SmallCNN
+    | ResNet
+    | WideResNet
+    | VGG
+    | MobileNetV1
+    | MobileNetV2
+    | MobileNetV3
+    | EfficientNet
+    | ShuffleNetV1
+    | ShuffleNetV2
+    | RegNet
+    | ConvNeXt
+    | ViT
+    | RowLSTM
+)
 """Every network a config file or the command line can name."""
 
 NAMED: dict[str, Model] = {
-    "small_cnn": SmallCNN(),
-    "tiny_cnn": SmallCNN(widths=(4, 8), hidden=32),
+    **SMALL_CNNS,
     **RESNETS,
     **WIDE_RESNETS,
     **VGGS,
+    **MOBILENETS_V1,
+    **MOBILENETS_V2,
+    **MOBILENETS_V3,
+    **EFFICIENTNETS,
+    **SHUFFLENETS_V1,
+    **SHUFFLENETS_V2,
+    **REGNETS,
+    **CONVNEXTS,
+    **VITS,
+    **ROW_LSTMS,
 }
-"""The names the literature uses; those for CIFAR with ten classes, change fields with `.clone`."""
+"""The names the literature uses, with ten classes or, for ImageNet's networks, a thousand.
 
-__all__ = ["NAMED", "VGG", "Model", "ResNet", "SmallCNN", "VisionModel", "WideResNet", "infer"]
+Change fields with `.clone(...)`.
+"""
+
+__all__ = [
+    "NAMED",
+    "VGG",
+    "ConvNeXt",
+    "EfficientNet",
+    "MobileNetV1",
+    "MobileNetV2",
+    "MobileNetV3",
+    "Model",
+    "RegNet",
+    "ResNet",
+    "RowLSTM",
+    "ShuffleNetV1",
+    "ShuffleNetV2",
+    "SmallCNN",
+    "ViT",
+    "VisionModel",
+    "WideResNet",
+    "infer",
+]

@@ -76,29 +76,39 @@ class VisionModel(nn.Module):
         scaled = images / 255.0 if images.dtype == jnp.uint8 else images
         return ((scaled - jnp.asarray(self.mean)) / jnp.asarray(self.std)).astype(self.dtype)
 
-    def batch_norm(self, train: bool, **fields: Any) -> nn.BatchNorm:
-        """Batch norm with `MOMENTUM` and epsilon 1e-5."""
+    def batch_norm(
+        self, train: bool, *, momentum: float = MOMENTUM, epsilon: float = 1e-5, **fields: Any
+    ) -> nn.BatchNorm:
+        """Batch norm over the examples of all devices, unless `sync_batch_norm` is off."""
         return nn.BatchNorm(
             use_running_average=not train,
-            momentum=MOMENTUM,
-            epsilon=1e-5,
+            momentum=momentum,
+            epsilon=epsilon,
             dtype=self.dtype,
             axis_name=AXIS if self.sync_batch_norm and train else None,
             **fields,
         )
 
     def conv(
-        self, features: int, kernel: int, stride: int = 1, use_bias: bool = False, **fields: Any
+        self,
+        features: int,
+        kernel: int,
+        stride: int = 1,
+        *,
+        padding: int | None = None,
+        use_bias: bool = False,
+        kernel_init: nn.initializers.Initializer = kaiming_fan_out,
+        **fields: Any,
     ) -> nn.Conv:
-        """A convolution with PyTorch's symmetric padding and Kaiming fan-out weights."""
+        """A convolution with PyTorch's symmetric padding, by default half the kernel."""
         return nn.Conv(
             features,
             (kernel, kernel),
             strides=stride,
-            padding=kernel // 2,
+            padding=kernel // 2 if padding is None else padding,
             use_bias=use_bias,
             dtype=self.dtype,
-            kernel_init=kaiming_fan_out,
+            kernel_init=kernel_init,
             **fields,
         )
 
@@ -109,9 +119,17 @@ def infer(model: nn.Module, variables: Variables, images: Array) -> Outputs:
     return outputs
 
 
-def share(size: int, kept: float) -> int:
-    """`kept · size`, rounded, and at least one."""
-    return max(1, round(kept * size))
+def share(size: int, kept: float, multiple: int = 1) -> int:
+    """`kept · size`, rounded to a multiple of `multiple`, and at least one such."""
+    return multiple * max(1, round(kept * size / multiple))
+
+
+def spread(count: int, kept: int) -> list[int]:
+    """Which `kept` of a stage's `count` blocks remain where it is cut shorter.
+
+    The first, which changes the shape, and then evenly spaced ones: `floor(j count / kept)`.
+    """
+    return [j * count // kept for j in range(kept)]
 
 
 def adaptive_pool(x: Array, height: int, width: int) -> Array:

@@ -44,3 +44,6 @@ class SmallCNN(VisionModel):
             widths=tuple(share(channels, width) for channels in self.widths),
             hidden=share(self.hidden, width),
         )
+
+
+SMALL_CNNS = {"small_cnn": SmallCNN(), "tiny_cnn": SmallCNN(widths=(4, 8), hidden=32)}

@@ -37,7 +37,7 @@ class VGG(VisionModel):
     def __call__(self, images: Array, train: bool = False) -> Outputs:
         """Features `stem`, `stage1`, … are taken after the ReLU and before pooling."""
         x = self.pixels(images)
-        self._check_size(*x.shape[1:3])
+        self._check(*x.shape[1:3])
         features = {}
         for i, (count, width) in enumerate(zip(self.convolutions, self.widths, strict=True)):
             for j in range(count):
@@ -49,7 +49,12 @@ class VGG(VisionModel):
         logits = nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(embedding)
         return Outputs(logits.astype(jnp.float32), features, embedding)
 
-    def _check_size(self, height: int, width: int) -> None:
+    def _check(self, height: int, width: int) -> None:
+        if len(self.widths) != len(self.convolutions):
+            raise ValueError(
+                f"VGG.widths: {len(self.widths)} values for {len(self.convolutions)} stages; give "
+                "as many as VGG.convolutions."
+            )
         pools = min(self.pools, len(self.widths))
         if min(height, width) >> pools == 0:
             raise ValueError(

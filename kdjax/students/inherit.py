@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from kdjax.models import Model
+from kdjax.models.base import spread
 from kdjax.models.summary import Shape
 from kdjax.students.channels import Axis, Labels, Path, channels, group_counts
 from kdjax.types import Variables
@@ -247,8 +248,8 @@ def _block_names(theirs: Mapping[str, int], ours: Mapping[str, int]) -> dict[str
                 f"student: {new} blocks in {stage}, but its teacher has {old}; give it at most as "
                 f"many, {FRESH}"
             )
-        for j in range(new):
-            chosen[f"{stage}_block{j}"] = f"{stage}_block{j * old // new}"
+        for j, source in enumerate(spread(old, new)):
+            chosen[f"{stage}_block{j}"] = f"{stage}_block{source}"
     return chosen
 
 

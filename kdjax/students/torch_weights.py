@@ -108,7 +108,17 @@ def _reads_a_map(path: tuple[str, ...], rank: int) -> bool:
     return rank == 4 and path[-1] == "kernel" and path[-2].startswith("dense")
 
 
+def _scales_maps(path: tuple[str, ...], rank: int) -> bool:
+    """A vector of the network's own, in none of its layers, multiplies the channels of maps.
+
+    PyTorch, whose channels come first, holds it as (C, 1, 1) (ConvNeXt's layer scale).
+    """
+    return rank == 1 and len(path) == 2
+
+
 def _to_torch(value: np.ndarray, path: tuple[str, ...]) -> np.ndarray:
+    if _scales_maps(path, value.ndim):
+        return value.reshape(-1, 1, 1)
     if path[-1] != "kernel":
         return value
     if _reads_a_map(path, value.ndim):

@@ -20,7 +20,9 @@ class Reference:
     size: int = 32
     """Height and width of the images compared on."""
     channels_last: bool = False
-    """Whether the tapped maps are `[n, H, W, C]` already; maps of tokens are `[n, t, C]`."""
+    """Whether the tapped maps are `[n, H, W, C]` already."""
+    to_map: Callable[[np.ndarray], np.ndarray] | None = None
+    """From a tapped output to our `[n, H, W, C]`, where it is no map (tokens, `[n, t, C]`)."""
 
 
 def run(reference: Reference, classes: int) -> tuple[dict[str, Any], np.ndarray, dict[str, Any]]:
@@ -37,8 +39,11 @@ def run(reference: Reference, classes: int) -> tuple[dict[str, Any], np.ndarray,
         def note(module: Any, inputs: Any, output: Any) -> None:
             # RepDistiller's stages return what they put out and, next to it, the same before ReLU.
             value = (output[0] if isinstance(output, tuple) else output).detach().numpy()
-            maps = value.ndim == 4 and not reference.channels_last
-            seen[name] = value.transpose(0, 2, 3, 1) if maps else value
+            if reference.to_map is not None:
+                value = reference.to_map(value)
+            elif value.ndim == 4 and not reference.channels_last:
+                value = value.transpose(0, 2, 3, 1)
+            seen[name] = value
 
         return note
 
