@@ -4,9 +4,10 @@ Runs in NumPy on the host. Must not know any one family: which channels belong t
 both networks' traces, and blocks are known by their names, `stage1_block0_…`.
 """
 
+import functools
 import re
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -25,11 +26,15 @@ FRESH = "or start from fresh weights (inherit=False)."
 
 
 class Trace(NamedTuple):
-    """A network's channels, and which of them occur in the same places."""
+    """A network's channels, sorted into kinds: those that occur in the same places."""
 
     axes: Mapping[Axis, Labels]
-    places: Mapping[int, frozenset[Axis]]
-    """Of each label: the axes it lies on, by the teacher's names."""
+    kinds: Mapping[int, int]
+    """Of each label."""
+    places: Sequence[frozenset[Axis]]
+    """Of each kind: the axes its channels lie on, by the teacher's names."""
+    members: Sequence[list[int]]
+    """Of each kind: its labels, in rising order."""
 
 
 def inherit(
@@ -63,7 +68,7 @@ def inherit(
     sources = _sources(theirs, ours)
     old, new = _traces(teacher, student, shape, sources)
     _check_widths(old, new)
-    choice = _Choice(old, new, {axis: _scores(axis, theirs, importance) for axis in old.axes})
+    choice = _Choice(old, new, _scores(old, theirs, importance))
     cut = {
         path: _cut(path, sources[path], theirs[sources[path]], fresh, choice)
         if path in sources
@@ -87,11 +92,15 @@ def _traces(
 
 
 def _trace(axes: Mapping[Axis, Labels]) -> Trace:
-    places: dict[int, set[Axis]] = defaultdict(set)
+    found: dict[int, set[Axis]] = defaultdict(set)
     for axis, labels in axes.items():
-        for label in np.unique(labels).tolist():
-            places[label].add(axis)
-    return Trace(axes, {label: frozenset(found) for label, found in places.items()})
+        for label in labels.tolist():
+            found[label].add(axis)
+    members: dict[frozenset[Axis], list[int]] = defaultdict(list)
+    for label in sorted(found):
+        members[frozenset(found[label])].append(label)
+    kinds = {label: kind for kind, labels in enumerate(members.values()) for label in labels}
+    return Trace(axes, kinds, list(members), list(members.values()))
 
 
 def _check_widths(old: Trace, new: Trace) -> None:
@@ -109,57 +118,80 @@ class _Choice:
 
     def __init__(self, old: Trace, new: Trace, scores: Mapping[Axis, np.ndarray | None]) -> None:
         self._old, self._new, self._scores = old, new, scores
-        self._chosen: dict[tuple[frozenset[Axis], frozenset[Axis]], dict[int, int]] = {}
+        self._pair = functools.cache(self._make_pair)
 
     def groups(self, path: Path, *, reads: bool) -> list[np.ndarray]:
-        """`at` for each group of a kernel, or the one; empty where the axis is never cut."""
-        axes = [axis for axis in self._old.axes if (axis.path, axis.reads) == (path, reads)]
-        return [self.at(axis) for axis in sorted(axes, key=lambda axis: axis.group)]
+        """For each position of the student along an axis of an array, the teacher's position.
 
-    def at(self, axis: Axis) -> np.ndarray:
-        """For each position of the student along this axis, the teacher's; -1 if it has none."""
-        ours, theirs = self._new.axes[axis], self._old.axes[axis]
-        places = {int(label): self._old.places[int(label)] for label in np.unique(theirs)}
-        found = np.full(len(ours), -1)
-        seen: dict[int, int] = defaultdict(int)
-        for position, label in enumerate(ours.tolist()):
-            wanted = self._new.places[label]
-            like = max(places.values(), key=lambda have: len(have & wanted) / len(have | wanted))
-            source = self._pair(like, wanted).get(label)
-            if source is not None:
-                # A channel of a flattened map lies at many positions: the n-th is the n-th.
-                where = np.flatnonzero(theirs == source)
-                if seen[label] < len(where):
-                    found[position] = where[seen[label]]
-            seen[label] += 1
+        -1 where it has none. One result for each group of a convolution; empty where the axis is
+        never cut.
+        """
+        found: list[np.ndarray] = []
+        while (axis := Axis(path, reads, len(found))) in self._old.axes:
+            found.append(self._at(axis))
         return found
 
-    def _pair(self, old: frozenset[Axis], new: frozenset[Axis]) -> dict[int, int]:
-        """The student's channels in the places `new`, from the teacher's in the places `old`."""
-        if (old, new) not in self._chosen:
-            theirs = sorted(label for label, found in self._old.places.items() if found == old)
-            ours = sorted(label for label, found in self._new.places.items() if found == new)
-            weight = dict.fromkeys(theirs, 0.0)
-            for axis in old & new:
-                scores = self._scores[axis]
-                if scores is not None:
-                    for label, score in zip(self._old.axes[axis].tolist(), scores, strict=True):
-                        if label in weight:
-                            weight[label] += score
-            best = sorted(theirs, key=lambda label: -weight[label])[: len(ours)]
-            self._chosen[old, new] = dict(zip(ours, sorted(best), strict=False))
-        return self._chosen[old, new]
+    def _at(self, axis: Axis) -> np.ndarray:
+        ours, theirs = self._new.axes[axis].tolist(), self._old.axes[axis].tolist()
+        candidates = sorted({self._old.kinds[label] for label in theirs})
+        wanted = {self._new.kinds[label] for label in ours}
+        sources: dict[int, int] = {}
+        for kind in wanted:
+            sources |= self._pair(self._most_alike(kind, candidates), kind)
+        # A channel of a flattened map lies at many positions: the n-th is the n-th.
+        places = {pair: position for position, pair in enumerate(_numbered(theirs))}
+        return np.array([places.get((sources.get(x, 0), n), -1) for x, n in _numbered(ours)])
+
+    def _most_alike(self, kind: int, candidates: list[int]) -> int:
+        """The teacher's kind that shares most places with one of the student."""
+        if len(candidates) == 1:
+            return candidates[0]
+        ours = self._new.places[kind]
+        return max(candidates, key=lambda k: _overlap(self._old.places[k], ours))
+
+    def _make_pair(self, old: int, new: int) -> dict[int, int]:
+        """The student's channels of one kind, from the teacher's most important ones of another."""
+        theirs, ours = self._old.members[old], self._new.members[new]
+        weight = dict.fromkeys(theirs, 0.0)
+        for axis in self._old.places[old] & self._new.places[new]:
+            scores = self._scores[axis]
+            if scores is not None:
+                for label, score in zip(self._old.axes[axis].tolist(), scores, strict=True):
+                    if label in weight:
+                        weight[label] += score
+        best = sorted(theirs, key=lambda label: -weight[label])[: len(ours)]
+        return dict(zip(ours, sorted(best), strict=False))
 
 
-def _scores(axis: Axis, variables: Mapping[Path, Any], importance: Importance) -> Any:
-    """How much each channel of an axis matters to whoever writes it; None: no say."""
-    value = np.abs(np.asarray(variables[axis.path], np.float64))
-    is_kernel = axis.path[-1] == "kernel"
-    wanted = is_kernel if importance == "l1" else axis.path[-1] == "scale"
-    if axis.reads or not wanted:
-        return None
-    norms = value.sum(axis=tuple(range(value.ndim - 1)))
-    return norms / max(norms.mean(), np.finfo(np.float64).tiny)  # all zeros: no favourites
+def _overlap(a: frozenset[Axis], b: frozenset[Axis]) -> float:
+    return len(a & b) / len(a | b)
+
+
+def _numbered(labels: list[int]) -> list[tuple[int, int]]:
+    """Each label with how often it has occurred before."""
+    seen: dict[int, int] = defaultdict(int)
+    pairs = []
+    for label in labels:
+        pairs.append((label, seen[label]))
+        seen[label] += 1
+    return pairs
+
+
+def _scores(
+    trace: Trace, variables: Mapping[Path, np.ndarray], importance: Importance
+) -> dict[Axis, np.ndarray | None]:
+    """How much each channel of an axis matters to the array that writes it; None: no say."""
+    groups = Counter(axis.path for axis in trace.axes if not axis.reads)
+    leaf = "kernel" if importance == "l1" else "scale"
+
+    def score(axis: Axis) -> np.ndarray | None:
+        if axis.reads or axis.path[-1] != leaf:
+            return None
+        value = _part(variables[axis.path], axis.group, groups[axis.path])
+        norms = np.abs(value).sum(axis=tuple(range(value.ndim - 1)), dtype=np.float64)
+        return norms / max(norms.mean(), np.finfo(np.float64).tiny)  # all zeros: no favourites
+
+    return {axis: score(axis) for axis in trace.axes}
 
 
 def _layer(path: Path) -> str:
