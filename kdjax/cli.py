@@ -16,6 +16,8 @@ class Command(NamedTuple):
     summary: str
     example: str
     takes_preset: bool
+    parts: tuple[str, ...] = ()
+    """What its first argument may be, if it is a command of commands."""
 
 
 COMMANDS = {
@@ -49,6 +51,13 @@ COMMANDS = {
         "kdjax export runs/digits/student --output exported",
         takes_preset=False,
     ),
+    "weights": Command(
+        "import FILE --model NAME --num-classes N --out RUN | export RUN --out FILE",
+        "weights from PyTorch files as runs, and back",
+        "kdjax weights import net.safetensors --model resnet18 --num-classes 1000 --out runs/r18",
+        takes_preset=False,
+        parts=("import", "export"),
+    ),
     "report": Command(
         "RUN… --output FILE",
         "one page about one or several jobs",
@@ -75,12 +84,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         return _usage_error(f"unknown command {name!r}{_closest(name)}; see kdjax --help")
     command = COMMANDS[name]
-    wants_help = not rest or (command.takes_preset and rest[0] in ("-h", "--help"))
-    if wants_help:
+    own_help = command.takes_preset or command.parts
+    if not rest or (own_help and rest[0] in ("-h", "--help")):
         print(_command_help(name))
         return EXIT_DONE if rest else EXIT_USAGE
     if command.takes_preset and rest[0].startswith("-"):
         return _usage_error(f"the preset comes first: kdjax {name} {command.usage}")
+    if command.parts and rest[0] not in command.parts:
+        return _usage_error(f"{name} {rest[0]}: it is {' or '.join(command.parts)}")
     return _guarded(name, rest, debug)
 
 
@@ -160,7 +171,7 @@ def _command_help(name: str) -> str:
         f"\n\n  kdjax {name} PRESET --help lists every field that can be set.\n"
         "  --teacher.model and --student.model also take a network's name, such as resnet20."
         if command.takes_preset
-        else f"\n\n  kdjax {name} RUN --help lists every flag."
+        else f"\n\n  kdjax {name} {'|'.join(command.parts) or 'RUN'} --help lists every flag."
     )
     return (
         f"usage: kdjax {name} {command.usage}\n\n  {command.summary}{more}\n\n"

@@ -12,11 +12,14 @@ from tyro.conf import Positional, arg
 from kdjax import distill as job
 from kdjax import tables
 from kdjax.deploy.export import export as export_network
+from kdjax.deploy.weights import anonymous, export_torch, import_weights
 from kdjax.evaluation.load import load
-from kdjax.evaluation.of_run import evaluate_run, verification_images
-from kdjax.experiment import Experiment
-from kdjax.flags import parse, parse_with_preset
+from kdjax.evaluation.of_run import check_fits, evaluate_run, open_data, verification_images
+from kdjax.experiment import UNKNOWN, Data, Experiment
+from kdjax.flags import named_model, parse, parse_with_preset
+from kdjax.models.summary import parameter_count
 from kdjax.report.page import build, read_job
+from kdjax.students.torch_weights import Mismatch
 from kdjax.training.parallel import set_up_compilation_cache
 from kdjax.training.run_directory import write_json
 
@@ -60,6 +63,10 @@ class EvaluateFlags:
     """Examples at a time."""
     output: Path | None = None
     """Write the metrics to this JSON file too."""
+    data: str | None = None
+    """`tfds:NAME`: evaluate on this data set instead of the run's own."""
+    directory: str | None = None
+    """Where TFDS keeps that data set."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,46 @@ class ExportFlags:
     """What to write."""
     output: Path | None = None
     """Directory to write; by default `export` in the run directory."""
+
+
+@dataclass(frozen=True)
+class ImportFlags:
+    """A PyTorch file as a run: `kdjax weights import F --model vgg8 --num-classes 9 --out R`."""
+
+    file: Positional[Path]
+    """`.safetensors`, or `.pth`, `.th`, `.pt`, `.bin` (extra `torch`)."""
+    model: str
+    """Name of the network, such as resnet18."""
+    num_classes: int
+    """Classes the file's classifier tells apart."""
+    out: Path
+    """Run directory to write."""
+    mean: tuple[float, ...] | None = None
+    """Channel means the network was trained with; by default those of the named network."""
+    std: tuple[float, ...] | None = None
+    """Channel standard deviations the network was trained with."""
+    image_size: int | None = None
+    """Height and width it is used on; by default 224, or 32 for networks of the CIFAR papers."""
+    channels: int = 3
+    """Channels of its images."""
+    data: str | None = None
+    """`tfds:NAME`: the data set, for its class names and for `kdjax evaluate`."""
+    directory: str | None = None
+    """Where TFDS keeps its data sets."""
+
+
+@dataclass(frozen=True)
+class TorchFlags:
+    """A run as a PyTorch file: `kdjax weights export runs/imported --out weights.safetensors`."""
+
+    run: Positional[Path]
+    """A run directory."""
+    out: Path
+    """The file to write."""
+    format: Literal["torch-safetensors"] = "torch-safetensors"
+    """Names and layouts of torchvision, timm or RepDistiller, as safetensors."""
+    checkpoint: str = "best"
+    """`best`, `latest` or a step."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +170,7 @@ def evaluate(arguments: list[str]) -> None:
         split=flags.split,
         weights=flags.weights,
         batch_size=flags.batch_size,
+        data=Data(name=flags.data, directory=flags.directory) if flags.data else None,
     )
     Console().print(tables.metrics(metrics))
     if flags.output:
@@ -137,10 +185,46 @@ def export(arguments: list[str]) -> None:
     directory = flags.output or flags.run / "export"
     if directory.exists() and not (directory / "card.json").is_file():
         raise ValueError(f"--output: {directory} exists and is not an export; choose another.")
-    metrics = evaluate_run(flags.run, checkpoint=flags.checkpoint)
+    known = network.info.name != UNKNOWN
+    metrics = evaluate_run(flags.run, checkpoint=flags.checkpoint) if known else {}
     card = export_network(network, directory, verification_images(network), metrics)
     summary = {key: card[key] for key in ("model", "step", "bytes", "max_difference")}
     Console().print(f"{directory}: {json.dumps(summary)}", soft_wrap=True, highlight=False)
+
+
+def weights(arguments: list[str]) -> None:
+    """PyTorch files in and out."""
+    what, *rest = arguments
+    {"import": _import_weights, "export": _export_weights}[what](rest)
+
+
+def _import_weights(arguments: list[str]) -> None:
+    flags = parse(ImportFlags, arguments, "kdjax weights import")
+    model = named_model("--model", flags.model)
+    size = flags.image_size or (224 if model.num_classes == 1000 else 32)
+    shape = (size, size, flags.channels)
+    model = model.clone(
+        num_classes=flags.num_classes,
+        mean=flags.mean or model.mean,
+        std=flags.std or model.std,
+    )
+    data = Data(name=flags.data or UNKNOWN, directory=flags.directory)
+    info = open_data(data, ("test",)).info if flags.data else anonymous(model, shape)
+    check_fits("--model", model, info)
+    try:
+        import_weights(model, flags.file, flags.out, data, info)
+    except Mismatch as mismatch:
+        Console(stderr=True).print(tables.mismatch(mismatch.rows))
+        raise
+    parameters = parameter_count(model, info.shape)
+    text = f"{flags.out}: {type(model).__name__}, {parameters:,} parameters"
+    Console().print(text, soft_wrap=True, highlight=False)
+
+
+def _export_weights(arguments: list[str]) -> None:
+    flags = parse(TorchFlags, arguments, "kdjax weights export")
+    count = export_torch(load(flags.run, flags.checkpoint), flags.out)
+    Console().print(f"{flags.out}: {count} arrays", soft_wrap=True, highlight=False)
 
 
 def report(arguments: list[str]) -> None:

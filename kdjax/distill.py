@@ -24,10 +24,10 @@ from kdjax.deploy.export import export
 from kdjax.evaluation.analysis import analyse
 from kdjax.evaluation.evaluate import make_evaluate
 from kdjax.evaluation.latency import latency_ms
-from kdjax.evaluation.load import Loaded, check_teacher, load
+from kdjax.evaluation.load import Loaded, as_teacher, load
 from kdjax.evaluation.of_run import open_experiment_data, origin, verification_images
 from kdjax.experiment import Experiment, Run, TeacherReference, validate
-from kdjax.models.summary import flops, parameter_count
+from kdjax.models.summary import Shape, flops, parameter_count
 from kdjax.report.page import build, read_job
 from kdjax.runs import baseline_run, student_run, teacher_run
 from kdjax.students.inherit import inherit
@@ -157,13 +157,13 @@ class Workshop:
         is_teacher = role == "teacher"
         directory = teacher.directory if is_teacher else self.workdir / role
         against = None if is_teacher else Teaching(teacher.model, teacher.variables)
-        evaluate = self._evaluate(load(directory).run, "test", against)
         networks = {which: load(directory, which) for which in ("latest", "best")}
+        evaluate = self._evaluate(networks["best"].run, "test", against)
         result = {
             which: {**origin(network, "test"), **evaluate(network.variables)}
             for which, network in networks.items()
         }
-        result |= _facts(networks["best"])
+        result |= _facts(networks["best"], self.dataset.info.shape)
         if self.job.writes:
             write_json(path, result)
         return result
@@ -224,9 +224,7 @@ class Workshop:
         spec = self.experiment.teacher
         if spec.run is None:
             return None
-        teacher = load(spec.run, spec.checkpoint)
-        check_teacher(teacher, self.dataset.info)
-        return teacher
+        return as_teacher(spec.run, spec.checkpoint, self.dataset.info)
 
     def _check_batch(self, role: str, batch_size: int) -> None:
         fit_ = getattr(self.experiment, role).fit
@@ -295,9 +293,8 @@ class Workshop:
             raise Preempted("stopped between two stages")
 
 
-def _facts(network: Loaded) -> dict[str, Any]:
+def _facts(network: Loaded, shape: Shape) -> dict[str, Any]:
     """What a network costs."""
-    shape = network.info.shape
     parameters = parameter_count(network.model, shape)
     return {
         "directory": network.directory.name,

@@ -10,6 +10,9 @@ from kdjax.losses import AttentionTransfer, CrossEntropy, Loss, SoftTarget, Term
 from kdjax.models import ConvNeXt, Model, SmallCNN
 from kdjax.optim import SGD, AdamW, Cosine, Optimizer, Schedule, Steps
 
+UNKNOWN = "unknown"
+"""Name of the data of a network that was imported without any."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
@@ -170,6 +173,16 @@ class TeacherReference:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Imported:
+    """Where a network's weights come from, if not from training."""
+
+    file: str
+    """Name of the file."""
+    sha256: str
+    """Of its content."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """Everything that decides the numbers of one training run; the content of `config.json`."""
 
@@ -182,6 +195,8 @@ class Run:
     teacher: TeacherReference | None = None
     inherit: Derive | None = None
     """Start from the teacher's weights, cut down to this model."""
+    imported: Imported | None = None
+    """The weights were taken from a file; nothing was trained."""
 
 
 def validate(experiment: Experiment) -> None:
@@ -193,11 +208,11 @@ def validate(experiment: Experiment) -> None:
     known = checkpoint in ("best", "latest") or checkpoint.isdecimal()
     _require("teacher.checkpoint", checkpoint, known, "best, latest or a step")
     if experiment.teacher.run is None:
-        _check_model("teacher.model", experiment.teacher.model)
+        check_model("teacher.model", experiment.teacher.model)
         _check_fit("teacher.fit", experiment.teacher.fit)
         _check_losses("teacher.losses", experiment.teacher.losses, has_teacher=False)
     if experiment.student.model is not None:
-        _check_model("student.model", experiment.student.model)
+        check_model("student.model", experiment.student.model)
     else:
         derive = experiment.student.derive
         _require("student.derive.width", derive.width, 0 < derive.width <= 1, "in (0, 1]")
@@ -249,7 +264,8 @@ LENGTHS = {"widths": 1, "strides": 1, "kernels": 0, "expansions": 0, "hard_swish
 STEM = ("for", "for the stem and one for")
 
 
-def _check_model(where: str, model: Model) -> None:
+def check_model(where: str, model: Model) -> None:
+    """Raise ValueError for the first field of a network that cannot work."""
     _require(f"{where}.num_classes", model.num_classes, model.num_classes >= 2, "at least 2")
     mean, std = model.mean, model.std
     positive = all(s > 0 for s in std) and len(std) > 0

@@ -97,15 +97,18 @@ def _with_model(experiment: Experiment, role: str, name: str) -> Experiment:
     model: Model | None = None
     if role != "student" or name != "derive":
         follow = part.model or experiment.teacher.model
-        model = _named(role, name).clone(**{f: getattr(follow, f) for f in DATA_FIELDS})
+        model = named_model(f"{role}.model", name).clone(
+            **{f: getattr(follow, f) for f in DATA_FIELDS}
+        )
     return dataclasses.replace(experiment, **{role: dataclasses.replace(part, model=model)})
 
 
-def _named(role: str, name: str) -> Model:
+def named_model(field: str, name: str) -> Model:
+    """The network of that name; ValueError with the nearest names if there is none."""
     if name not in NAMED:
         close = difflib.get_close_matches(name, NAMED, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(NAMED)}."
-        raise ValueError(f"{role}.model: unknown model {name!r}; {hint}")
+        raise ValueError(f"{field}: unknown model {name!r}; {hint}")
     return NAMED[name]
 
 

@@ -1,7 +1,7 @@
 """Tables for a terminal, a pipe and a job log."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -143,4 +143,14 @@ def _schedule(runs: list[Run], examples: int, devices: Devices) -> Table:
         steps = Plan.of(run, None, examples).steps
         per_device = batch // devices.count
         table.add_row(run.role, f"{run.fit.epochs:g}", f"{steps:,}", f"{batch}", f"{per_device}")
+    return table
+
+
+def mismatch(rows: Sequence[tuple[str, str, str]], most: int = 20) -> Table:
+    """Why a file does not fit a network, a row a problem."""
+    table = Table(box=None, padding=(0, 2), show_header=False)
+    for row in rows[:most]:
+        table.add_row(*row)
+    if len(rows) > most:
+        table.add_row("…", f"{len(rows) - most} more")
     return table

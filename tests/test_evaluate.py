@@ -9,7 +9,7 @@ import kdjax
 from kdjax.data.sources import Arrays
 from kdjax.evaluation.analysis import analyse
 from kdjax.evaluation.evaluate import make_evaluate
-from kdjax.evaluation.load import check_teacher, load
+from kdjax.evaluation.load import as_teacher, load
 from kdjax.evaluation.metrics import BINS, wilson_interval
 from kdjax.evaluation.of_run import evaluate_run
 from kdjax.training.loop import Teaching
@@ -132,10 +132,9 @@ def test_no_run_no_checkpoint_and_a_job_are_told_apart(tmp_path, trained):
 def test_a_teacher_of_other_data_is_refused(change, message, trained, digits):
     import dataclasses
 
-    network = load(trained)
-    check_teacher(network, digits.info)
+    assert as_teacher(trained, "best", digits.info).step == load(trained).step
     with pytest.raises(ValueError, match=message):
-        check_teacher(network, dataclasses.replace(digits.info, **change))
+        as_teacher(trained, "best", dataclasses.replace(digits.info, **change))
 
 
 def test_analysis_counts_every_example(network, digits):

@@ -1,5 +1,6 @@
 """A trained network, from a run directory."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -12,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from kdjax.data.sources import DataInfo
-from kdjax.experiment import Run
+from kdjax.experiment import UNKNOWN, Run
 from kdjax.models import Model, infer
 from kdjax.training.checkpoint import Checkpoints, digest
 from kdjax.training.run_directory import RunDirectory
@@ -104,11 +105,18 @@ def load(run: str | Path, checkpoint: str | int = "best", weights: Weights | Non
     )
 
 
-def check_teacher(teacher: Loaded, info: DataInfo, field: str = "teacher.run") -> None:
-    """Raise ValueError unless the teacher was made for this data and finished its training."""
-    where = f"{field}: {teacher.directory}"
+def as_teacher(run: str | Path, checkpoint: str, info: DataInfo) -> Loaded:
+    """A finished run as a teacher for this data; ValueError unless it was made for it.
+
+    An imported network, of whose data nothing is known but the number of classes, takes the data's
+    image shape and class names.
+    """
+    teacher = load(run, checkpoint)
+    where = f"teacher.run: {teacher.directory}"
     if RunDirectory(teacher.directory).result() is None:
         raise ValueError(f"{where} is unfinished; run the command that started it again.")
+    if teacher.info.name == UNKNOWN and len(teacher.info.classes) == len(info.classes):
+        return dataclasses.replace(teacher, info=info)
     if teacher.info.shape != info.shape:
         raise ValueError(f"{where} takes images {_by(teacher.info.shape)}, not {_by(info.shape)}.")
     if teacher.info.classes != info.classes:
@@ -116,6 +124,7 @@ def check_teacher(teacher: Loaded, info: DataInfo, field: str = "teacher.run") -
             f"{where} knows other classes: {_few(teacher.info.classes)}, "
             f"but {info.name} has {_few(info.classes)}."
         )
+    return teacher
 
 
 def _by(shape: Sequence[int]) -> str:

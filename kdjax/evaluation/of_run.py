@@ -1,36 +1,40 @@
 """Evaluating what a run directory holds: which data, which teacher, which weights."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kdjax.data.sources import DataSet
+from kdjax.data.sources import DataInfo, DataSet
 from kdjax.evaluation.evaluate import make_evaluate
 from kdjax.evaluation.load import Loaded, Weights, load
-from kdjax.experiment import Data, Experiment
+from kdjax.experiment import UNKNOWN, Data, Experiment
 from kdjax.models import Model
 from kdjax.training.loop import Teaching
 from kdjax.training.parallel import Devices
 
 VERIFIED_IMAGES = 64
-"""Real images an exported file is compared with Flax on."""
+"""Images an exported file is compared with Flax on."""
 
 
-def open_data(data: Data) -> DataSet:
+SPLITS = ("train", "validation", "test")
+
+
+def open_data(data: Data, splits: Sequence[str] = SPLITS) -> DataSet:
     """The data set, described; its splits are read when they are needed."""
-    splits = {"train": data.train, "validation": data.validation, "test": data.test}
-    return DataSet(data.name, data.directory, splits)
+    if data.name == UNKNOWN:
+        raise ValueError("the network was imported without data; say --data NAME.")
+    return DataSet(data.name, data.directory, {split: getattr(data, split) for split in splits})
 
 
 def open_experiment_data(experiment: Experiment) -> DataSet:
     """The data set of an experiment; ValueError if its models do not fit it."""
     dataset = open_data(experiment.data)
     if experiment.teacher.run is None:
-        _check_fits("teacher.model", experiment.teacher.model, dataset)
+        check_fits("teacher.model", experiment.teacher.model, dataset.info)
     if experiment.student.model is not None:
-        _check_fits("student.model", experiment.student.model, dataset)
+        check_fits("student.model", experiment.student.model, dataset.info)
     return dataset
 
 
@@ -41,10 +45,16 @@ def evaluate_run(
     split: str = "test",
     weights: Weights | None = None,
     batch_size: int = 512,
+    data: Data | None = None,
 ) -> dict[str, Any]:
-    """Metrics of one checkpoint on one split, beside the teacher it was distilled from."""
+    """Metrics of one checkpoint on one split, beside the teacher it was distilled from.
+
+    `data` stands in for the run's own; it must have as many classes.
+    """
     network = load(run, checkpoint, weights)
-    dataset = _own_data(network)
+    dataset = _own_data(network) if data is None else open_data(data, (split,))
+    if data is not None:
+        check_fits(str(run), network.model, dataset.info)
     source, devices = dataset.open(split), Devices()
     evaluate = make_evaluate(network.model, source, devices, batch_size, _own_teacher(network))
     return {**origin(network, split), **evaluate(network.variables)}
@@ -64,7 +74,10 @@ def origin(network: Loaded, split: str) -> dict[str, Any]:
 
 
 def verification_images(network: Loaded) -> np.ndarray:
-    """Test images to compare an exported file with Flax on."""
+    """Test images to compare an exported file with Flax on; noise where no data is known."""
+    if network.info.name == UNKNOWN:
+        shape = (VERIFIED_IMAGES, *network.info.shape)
+        return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     source = _own_data(network).open("test")
     images, _ = source.read(np.arange(min(VERIFIED_IMAGES, len(source))))
     return images
@@ -91,8 +104,8 @@ def _own_teacher(network: Loaded) -> Teaching | None:
     return Teaching(teacher.model, teacher.variables)
 
 
-def _check_fits(field: str, model: Model, dataset: DataSet) -> None:
-    info = dataset.info
+def check_fits(field: str, model: Model, info: DataInfo) -> None:
+    """Raise ValueError unless the network has the data's classes and channels."""
     if model.num_classes != len(info.classes):
         raise ValueError(
             f"{field}.num_classes: {model.num_classes}, but {info.name} has {len(info.classes)} "

@@ -148,22 +148,22 @@ def _without_wrapping(tensors: Tensors) -> dict[str, np.ndarray]:
 
 
 def _problems(wanted: list[Slot], tensors: Tensors) -> list[tuple[str, str, str]]:
-    rows = []
+    """What does not fit, the most telling first."""
     keys = {slot.key for slot in wanted}
+    shapes, missing = [], []
     for slot in wanted:
-        layer = ".".join(slot.path[1:])
         if slot.key not in tensors:
-            rows.append(("missing", slot.key, _nearest(slot.key, set(tensors) - keys)))
+            missing.append(("missing", slot.key, _nearest(slot.key, set(tensors) - keys)))
             continue
-        value = tensors[slot.key]
-        expected = slot.torch_shape
+        value, expected = tensors[slot.key], slot.torch_shape
         if _squeezed(value.shape) != _squeezed(expected):
-            has = f"{list(value.shape)}, but {layer} needs {list(expected)}"
-            rows.append(("shape", slot.key, has))
+            layer = ".".join(slot.path[1:-1])
+            hint = f"{list(value.shape)}, but {layer} needs {list(expected)}"
+            shapes.append(("shape", slot.key, hint))
         elif not np.isfinite(value).all():
-            rows.append(("not finite", slot.key, "NaN or infinity among its values"))
-    rows += [("unexpected", key, _nearest(key, keys)) for key in tensors if key not in keys]
-    return rows
+            shapes.append(("not finite", slot.key, "NaN or infinity among its values"))
+    unexpected = [("unexpected", key, _nearest(key, keys)) for key in tensors if key not in keys]
+    return [*shapes, *missing, *unexpected]
 
 
 def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -178,4 +178,5 @@ def _nearest(key: str, among: set[str]) -> str:
 def _summary(model: Model, rows: list[tuple[str, str, str]]) -> str:
     counts = {kind: sum(row[0] == kind for row in rows) for kind, _, _ in rows}
     said = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-    return f"the file does not fit {type(model).__name__}: {said}."
+    kind, key, hint = rows[0]
+    return f"the file does not fit {type(model).__name__}: {said}; first {kind}: {key} {hint}"

@@ -95,7 +95,8 @@ class Checkpoints:
         if which == "latest":
             return steps[-1]
         if which == "best":
-            return int(self._manager.best_step())
+            best = self._manager.best_step()
+            return steps[-1] if best is None else int(best)  # an imported network has no metrics
         if which.isdigit() and int(which) in steps:
             return int(which)
         have = ", ".join(map(str, steps))

@@ -1,0 +1,81 @@
+"""Weights from PyTorch files as run directories like any other, and back."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+
+from kdjax.data.sources import DataInfo
+from kdjax.deploy.torch_files import read_tensors, write_tensors
+from kdjax.evaluation.load import Loaded
+from kdjax.experiment import UNKNOWN, Data, Fit, Imported, Run, check_model
+from kdjax.models import Model
+from kdjax.models.summary import Shape
+from kdjax.students.torch_weights import from_torch, to_torch
+from kdjax.training.checkpoint import Checkpoints
+from kdjax.training.run_directory import RunDirectory, locked
+from kdjax.training.state import TrainState
+
+
+def import_weights(model: Model, path: Path, directory: Path, data: Data, info: DataInfo) -> None:
+    """Fill `model` from a PyTorch file and write it as a finished run.
+
+    Raises `Mismatch` if file and network do not fit, ValueError if the directory is taken; in
+    either case nothing is written.
+    """
+    check_model("model", model)
+    run_directory = RunDirectory(directory)
+    if directory.exists() and any(directory.iterdir()):
+        raise ValueError(f"--out: {directory} is not empty; choose another, or delete it.")
+    variables = from_torch(model, read_tensors(path), info.shape)
+    run = Run(
+        role="teacher",
+        seed=0,
+        data=data,
+        model=model,
+        losses=(),
+        fit=Fit(epochs=0),
+        imported=Imported(file=path.name, sha256=_sha256(path)),
+    )
+    with locked(directory):
+        run_directory.create(run, info)
+        _save(run_directory, variables)
+
+
+def export_torch(network: Loaded, path: Path) -> int:
+    """Write PyTorch's names and layouts as safetensors; the number of arrays."""
+    tensors = to_torch(network.model, network.variables, network.info.shape)
+    write_tensors(path, tensors)
+    return len(tensors)
+
+
+def anonymous(model: Model, shape: Shape) -> DataInfo:
+    """What is known of the data of a network that came alone: numbers for class names."""
+    classes = tuple(map(str, range(model.num_classes)))
+    return DataInfo(name=UNKNOWN, shape=shape, classes=classes, sizes={})
+
+
+def _save(directory: RunDirectory, variables: dict[str, Any]) -> None:
+    """The network as the checkpoint of step 0, and what says that the run is finished."""
+    state = TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params={"student": variables["params"], "adapters": {}},
+        stats={"student": variables.get("batch_stats", {}), "adapters": {}},
+        optimizer={},
+        ema={},
+    )
+    meta = {"step": 0, "epoch": 0.0, "seconds": 0.0, "metrics": {}}
+    checkpoints = Checkpoints(directory.checkpoints, writes=True)
+    try:
+        checkpoints.save(state, meta, {})
+        checkpoints.wait()
+    finally:
+        checkpoints.close()
+    kept = {"step": 0, "epoch": 0.0, "metrics": {}}
+    directory.finish({"steps": 0, "seconds": 0.0, "latest": kept, "best": kept})
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
