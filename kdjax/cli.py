@@ -51,6 +51,12 @@ COMMANDS = {
         "kdjax export runs/digits/student --output exported",
         takes_preset=False,
     ),
+    "derive": Command(
+        "RUN [--width W | --params P | --flops F | --latency_ms MS] [--depth D] [--out RUN]",
+        "a student cut from a run, before and after; trains nothing",
+        "kdjax derive runs/digits/teacher --params 0.25 --out runs/quarter",
+        takes_preset=False,
+    ),
     "weights": Command(
         "import FILE --model NAME --num-classes N --out RUN | export RUN --out FILE",
         "weights from PyTorch files as runs, and back",

@@ -8,17 +8,17 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
 from typing import Any
 
 import jax
-import numpy as np
 
 from kdjax import __version__
 from kdjax.config import to_dict
-from kdjax.data.pipeline import TrainingStream
+from kdjax.data.pipeline import first_batches
 from kdjax.data.sources import DataSet
 from kdjax.deploy.export import export
 from kdjax.evaluation.analysis import analyse
@@ -30,8 +30,7 @@ from kdjax.experiment import Experiment, Run, TeacherReference, validate
 from kdjax.models.summary import Shape, flops, parameter_count
 from kdjax.report.page import build, read_job
 from kdjax.runs import baseline_run, student_run, teacher_run
-from kdjax.students.inherit import inherit
-from kdjax.students.recalibrate import recalibrate
+from kdjax.students.first_weights import first_weights
 from kdjax.training.log import Reporter
 from kdjax.training.loop import Job, Preempted, Teaching, fit
 from kdjax.training.parallel import Devices, set_up_compilation_cache
@@ -114,9 +113,10 @@ class Workshop:
             self._check_batch("teacher", experiment.teacher.fit.batch_size)
             self._check_directory(teacher_run(experiment))
         model = teacher.model if teacher else experiment.teacher.model
-        student = student_run(experiment, model, None)
-        adapter_shapes(student.losses, student.model, model, self.dataset.info.shape)
-        self._check_directory(baseline_run(experiment, model))
+        shape = self.dataset.info.shape
+        student = student_run(experiment, model, shape, None)
+        adapter_shapes(student.losses, student.model, model, shape)
+        self._check_directory(baseline_run(experiment, model, shape))
         self._check_directory(student)
         if self.job.writes:
             write_json(self.workdir / "experiment.json", to_dict(experiment))
@@ -131,18 +131,26 @@ class Workshop:
 
     def baseline(self, teacher: Loaded) -> None:
         """What the student would be worth without its teacher."""
-        self._fit(baseline_run(self.experiment, teacher.model))
+        self._fit(baseline_run(self.experiment, teacher.model, self.dataset.info.shape))
 
     def student(self, teacher: Loaded) -> Loaded:
         """Distil."""
-        run = student_run(self.experiment, teacher.model, self._reference(teacher))
+        shape = self.dataset.info.shape
+        run = student_run(self.experiment, teacher.model, shape, self._reference(teacher))
 
         def start(fresh: Variables) -> Variables:
             if run.inherit is None:
                 return fresh
-            shape = self.dataset.info.shape
-            cut = inherit(teacher.model, teacher.variables, run.model, jax.device_get(fresh), shape)
-            return recalibrate(run.model, cut, self._images(run, run.inherit.recalibrate))
+            source, count = self.dataset.open("train"), run.inherit.recalibrate
+            return first_weights(
+                teacher.model,
+                teacher.variables,
+                run.model,
+                jax.device_get(fresh),
+                run.inherit,
+                shape,
+                partial(first_batches, source, run.fit.batch_size, run.seed, count),
+            )
 
         self._fit(run, teacher, start)
         return load(self.workdir / "student")
@@ -245,11 +253,6 @@ class Workshop:
         inside = there.is_relative_to(self.workdir.absolute())
         run = os.path.relpath(there, home) if inside else str(there)
         return TeacherReference(run=run, step=teacher.step, digest=teacher.digest)
-
-    def _images(self, run: Run, batches: int) -> Iterator[np.ndarray]:
-        size = run.fit.batch_size
-        stream = TrainingStream(self.dataset.open("train"), size, run.seed)
-        return (stream.batch(step, np.arange(size)).image for step in range(batches))
 
     def _evaluate(
         self, run: Run, split: str, teacher: Teaching | None

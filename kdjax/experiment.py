@@ -70,18 +70,29 @@ class Teacher:
     """Its objective."""
 
 
+Importance = Literal["l1", "bn_scale", "taylor"]
+"""What a channel's importance is read off: its kernels, its batch norm scales, or the loss."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Derive:
     """A student made from its teacher."""
 
     width: float = 0.5
     """Share of the channels that is kept, in (0, 1]."""
+    params: float | None = None
+    """As wide as this share of the teacher's parameters allows, instead of `width`."""
+    flops: float | None = None
+    """As wide as this share of the teacher's operations allows, instead of `width`."""
     depth: float = 1.0
     """Share of the blocks that is kept, in (0, 1]; at least one block a stage remains."""
     inherit: bool = True
     """Start from the teacher's most important channels instead of from fresh weights."""
+    importance: Importance = "l1"
+    """What makes a channel important: its kernels' l1 norm, bn_scale, or taylor (needs data)."""
     recalibrate: int = 16
-    """Training batches that batch norm statistics are measured on after inheriting."""
+    """Training batches that batch norm statistics are measured on after inheriting, and that
+    taylor looks at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +228,15 @@ def validate(experiment: Experiment) -> None:
         derive = experiment.student.derive
         _require("student.derive.width", derive.width, 0 < derive.width <= 1, "in (0, 1]")
         _require("student.derive.depth", derive.depth, 0 < derive.depth <= 1, "in (0, 1]")
-        _require("student.derive.recalibrate", derive.recalibrate, derive.recalibrate >= 0, ">= 0")
+        least = 1 if derive.importance == "taylor" else 0
+        enough = derive.recalibrate >= least
+        _require("student.derive.recalibrate", derive.recalibrate, enough, f">= {least}")
+        for name in ("params", "flops"):
+            share = getattr(derive, name)
+            fits = share is None or 0 < share <= 1
+            _require(f"student.derive.{name}", share, fits, "in (0, 1], or None")
+        if derive.params is not None and derive.flops is not None:
+            raise ValueError("student.derive: params and flops are both set; give one of them.")
     _check_fit("student.fit", experiment.student.fit)
     _check_losses("student.losses", experiment.student.losses, has_teacher=True)
     _check_runtime(experiment.runtime)

@@ -1,16 +1,27 @@
 """From an experiment to the training runs it consists of. Pure: no files, no devices."""
 
+from functools import partial
+
 from kdjax.experiment import Experiment, Run, Student, TeacherReference
 from kdjax.losses import CrossEntropy, Term
 from kdjax.models import Model
-from kdjax.students.derive import derive
+from kdjax.models.summary import Shape, flops, parameter_count
+from kdjax.students.derive import derive, derive_within
 
 
-def student_model(student: Student, teacher: Model) -> Model:
-    """The student as named, or cut from the teacher."""
+def student_model(student: Student, teacher: Model, shape: Shape) -> Model:
+    """The student as named, or cut from the teacher, for images of `shape`."""
     if student.model is not None:
         return student.model
-    return derive(teacher, width=student.derive.width, depth=student.derive.depth)
+    how = student.derive
+    for name, count in (("params", parameter_count), ("flops", flops)):
+        share = getattr(how, name)
+        if share is not None:
+            try:
+                return derive_within(teacher, partial(count, shape=shape), share, depth=how.depth)
+            except ValueError as error:
+                raise ValueError(f"student.derive.{name}: {error}") from error
+    return derive(teacher, width=how.width, depth=how.depth)
 
 
 def teacher_run(experiment: Experiment) -> Run:
@@ -26,19 +37,21 @@ def teacher_run(experiment: Experiment) -> Run:
     )
 
 
-def baseline_run(experiment: Experiment, teacher: Model) -> Run:
+def baseline_run(experiment: Experiment, teacher: Model, shape: Shape) -> Run:
     """The student's network and schedule, from fresh weights, on the labels alone."""
     return Run(
         role="baseline",
         seed=experiment.seed,
         data=experiment.data,
-        model=student_model(experiment.student, teacher),
+        model=student_model(experiment.student, teacher, shape),
         losses=(Term(CrossEntropy()),),
         fit=experiment.student.fit,
     )
 
 
-def student_run(experiment: Experiment, teacher: Model, reference: TeacherReference | None) -> Run:
+def student_run(
+    experiment: Experiment, teacher: Model, shape: Shape, reference: TeacherReference | None
+) -> Run:
     """The distillation; `reference` is None while the teacher is not trained yet."""
     student = experiment.student
     inherits = student.model is None and student.derive.inherit
@@ -46,7 +59,7 @@ def student_run(experiment: Experiment, teacher: Model, reference: TeacherRefere
         role="student",
         seed=experiment.seed,
         data=experiment.data,
-        model=student_model(student, teacher),
+        model=student_model(student, teacher, shape),
         losses=student.losses,
         fit=student.fit,
         teacher=reference,

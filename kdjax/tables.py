@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kdjax.config import to_json
+from kdjax.derivation import Comparison
 from kdjax.evaluation.load import load
 from kdjax.evaluation.of_run import open_experiment_data
 from kdjax.experiment import Experiment, Run
@@ -78,8 +79,8 @@ def explain(experiment: Experiment) -> Iterator[Table | Text]:
     named = load(spec.run, spec.checkpoint).run if spec.run else None
     teacher = named or teacher_run(experiment)
     runs = [] if named else [teacher]
-    runs += [baseline_run(experiment, teacher.model)] if experiment.baseline else []
-    runs.append(student_run(experiment, teacher.model, None))
+    runs += [baseline_run(experiment, teacher.model, info.shape)] if experiment.baseline else []
+    runs.append(student_run(experiment, teacher.model, info.shape, None))
     yield _networks({"teacher": teacher.model, "student": runs[-1].model}, info.shape)
     yield _terms(runs[-1], teacher.model, info.shape)
     yield _schedule(runs, info.sizes["train"], devices)
@@ -143,6 +144,28 @@ def _schedule(runs: list[Run], examples: int, devices: Devices) -> Table:
         steps = Plan.of(run, None, examples).steps
         per_device = batch // devices.count
         table.add_row(run.role, f"{run.fit.epochs:g}", f"{steps:,}", f"{batch}", f"{per_device}")
+    return table
+
+
+def derived(networks: Mapping[str, Comparison]) -> Table:
+    """Teacher and student before any training of the student."""
+    table = _table("before any training")
+    table.add_column("", no_wrap=True)
+    for role in networks:
+        table.add_column(role, justify="right")
+    teacher, student = networks["teacher"], networks["student"]
+    table.add_column("share", justify="right")
+    for name, write in (("parameters", "{:,}".format), ("flops", engineering)):
+        old, new = getattr(teacher, name), getattr(student, name)
+        label = "FLOPs/image" if name == "flops" else name
+        table.add_row(label, write(old), write(new), f"{new / old:.1%}")
+    old, new = teacher.latency_ms, student.latency_ms
+    table.add_row("ms, one image, here", f"{old:.2f}", f"{new:.2f}", f"{new / old:.1%}")
+    if teacher.top1 is not None and student.top1 is not None:
+        table.add_row("top-1, validation", f"{teacher.top1:.2%}", f"{student.top1:.2%}", "")
+    for stage, size in teacher.stages.items():
+        by = ["x".join(map(str, s)) for s in (size, student.stages[stage])]
+        table.add_row(stage, *by, "")
     return table
 
 

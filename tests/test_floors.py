@@ -23,7 +23,7 @@ FLOORS = (
     {"evaluation"},
     {"deploy"},
     {"report"},
-    {"distill"},
+    {"distill", "derivation"},
     {"flags", "tables"},
     {"commands"},
     {"cli"},

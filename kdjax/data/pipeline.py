@@ -48,6 +48,17 @@ class TrainingStream:
         return _read(self._source, index[rows], epoch[rows], np.ones(len(rows), bool))
 
 
+def first_batches(
+    source: Source, batch_size: int, seed: int, count: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Images and labels of the first batches of a run, as they lie in the data set."""
+    size = min(batch_size, len(source))
+    stream = TrainingStream(source, size, seed)
+    for step in range(count):
+        batch = stream.batch(step, np.arange(size))
+        yield batch.image, batch.label
+
+
 def evaluation_batches(source: Source, batch_size: int, rows: np.ndarray) -> Iterator[Batch]:
     """Every example once, in order; the last batch is padded with masked copies of example 0."""
     for start in range(0, len(source), batch_size):

@@ -2,9 +2,6 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
-
-import jax.numpy as jnp
 
 from kdjax.data.sources import DataInfo
 from kdjax.deploy.torch_files import read_tensors, write_tensors
@@ -13,9 +10,8 @@ from kdjax.experiment import UNKNOWN, Data, Fit, Imported, Run, check_model
 from kdjax.models import Model
 from kdjax.models.summary import Shape
 from kdjax.students.torch_weights import from_torch, to_torch
-from kdjax.training.checkpoint import Checkpoints
-from kdjax.training.run_directory import RunDirectory, locked
-from kdjax.training.state import TrainState
+from kdjax.training.run_directory import RunDirectory
+from kdjax.training.untrained import check_empty, write_untrained
 
 
 def import_weights(model: Model, path: Path, directory: Path, data: Data, info: DataInfo) -> None:
@@ -25,9 +21,7 @@ def import_weights(model: Model, path: Path, directory: Path, data: Data, info: 
     either case nothing is written.
     """
     check_model("model", model)
-    run_directory = RunDirectory(directory)
-    if directory.exists() and any(directory.iterdir()):
-        raise ValueError(f"--out: {directory} is not empty; choose another, or delete it.")
+    check_empty(RunDirectory(directory))
     variables = from_torch(model, read_tensors(path), info.shape)
     run = Run(
         role="teacher",
@@ -38,9 +32,7 @@ def import_weights(model: Model, path: Path, directory: Path, data: Data, info: 
         fit=Fit(epochs=0),
         imported=Imported(file=path.name, sha256=_sha256(path)),
     )
-    with locked(directory):
-        run_directory.create(run, info)
-        _save(run_directory, variables)
+    write_untrained(RunDirectory(directory), run, info, variables)
 
 
 def export_torch(network: Loaded, path: Path) -> int:
@@ -54,26 +46,6 @@ def anonymous(model: Model, shape: Shape) -> DataInfo:
     """What is known of the data of a network that came alone: numbers for class names."""
     classes = tuple(map(str, range(model.num_classes)))
     return DataInfo(name=UNKNOWN, shape=shape, classes=classes, sizes={})
-
-
-def _save(directory: RunDirectory, variables: dict[str, Any]) -> None:
-    """The network as the checkpoint of step 0, and what says that the run is finished."""
-    state = TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params={"student": variables["params"], "adapters": {}},
-        stats={"student": variables.get("batch_stats", {}), "adapters": {}},
-        optimizer={},
-        ema={},
-    )
-    meta = {"step": 0, "epoch": 0.0, "seconds": 0.0, "metrics": {}}
-    checkpoints = Checkpoints(directory.checkpoints, writes=True)
-    try:
-        checkpoints.save(state, meta, {})
-        checkpoints.wait()
-    finally:
-        checkpoints.close()
-    kept = {"step": 0, "epoch": 0.0, "metrics": {}}
-    directory.finish({"steps": 0, "seconds": 0.0, "latest": kept, "best": kept})
 
 
 def _sha256(path: Path) -> str:

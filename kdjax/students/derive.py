@@ -3,7 +3,12 @@
 Must not know weights, nor any one family: every network says itself how it shrinks.
 """
 
+from collections.abc import Callable
+
 from kdjax.models import Model
+
+STEPS = 14
+"""Halvings of the interval that the width lies in: finer than any network's channels."""
 
 
 def derive(teacher: Model, *, width: float = 1.0, depth: float = 1.0) -> Model:
@@ -16,3 +21,35 @@ def derive(teacher: Model, *, width: float = 1.0, depth: float = 1.0) -> Model:
         if not 0 < value <= 1:
             raise ValueError(f"{name}: {value!r} cannot work; give the share to keep, in (0, 1].")
     return teacher.scaled(width, depth)
+
+
+def derive_within(
+    teacher: Model, cost: Callable[[Model], float], share: float, *, depth: float = 1.0
+) -> Model:
+    """The widest network that costs at most `share` of what its teacher costs.
+
+    `cost` grows with the width (parameters, FLOPs, milliseconds); the width is found by bisection.
+    ValueError if even a single channel a layer costs more.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"{share!r} cannot work; give the share to keep, in (0, 1].")
+    budget = share * cost(teacher)
+    narrow, wide = 0.0, 1.0
+    best = derive(teacher, depth=depth)
+    if cost(best) <= budget:
+        return best
+    best = derive(teacher, width=2.0**-STEPS, depth=depth)
+    least = cost(best)
+    if least > budget:
+        raise ValueError(
+            f"even one channel a layer costs {least / cost(teacher):.2%} of the teacher, more than "
+            f"{share:.2%}; allow more, or lower the depth."
+        )
+    for _ in range(STEPS):
+        width = (narrow + wide) / 2
+        candidate = derive(teacher, width=width, depth=depth)
+        if cost(candidate) <= budget:
+            narrow, best = width, candidate
+        else:
+            wide = width
+    return best

@@ -8,19 +8,17 @@ import functools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from kdjax.experiment import Importance
 from kdjax.models import Model
 from kdjax.models.base import spread
 from kdjax.models.summary import Shape
 from kdjax.students.channels import Axis, Labels, Path, channels, group_counts
 from kdjax.types import Variables
-
-Importance = Literal["l1", "bn_scale"]
-"""How much a channel matters: by the kernels that write it, or by its scale in batch norm."""
 
 FRESH = "or start from fresh weights (inherit=False)."
 
@@ -44,6 +42,7 @@ def inherit(
     student_variables: Variables,
     shape: Shape,
     importance: Importance = "l1",
+    gradients: Any = None,
 ) -> dict[str, Any]:
     """The student's variables for images of `shape`, with the teacher's values where it has them.
 
@@ -52,6 +51,9 @@ def inherit(
       kernels `K_w` that write a channel of `||K_w[..., c]||_1 / mean_c' ||K_w[..., c']||_1` (Li et
       al., 2017, arXiv:1608.08710; the division lets every writer of a residual stream count
       alike). `bn_scale`: the same of the scales of batch norm (Liu et al., 2017, arXiv:1708.06519).
+      `taylor`: the same of `|sum K_w[..., c] · g_w[..., c]|` over all arrays that write a channel,
+      with the gradients `g` of the loss by the teacher's parameters: what the loss would change
+      by without it, to first order (Molchanov et al., 2019, arXiv:1906.10771).
     - Blocks: block j of m is the teacher's block `floor(j n / m)` of n: the first, which changes
       the shape, and then evenly spaced ones.
     - What the teacher lacks (a shortcut that only the student needs) stays fresh.
@@ -68,7 +70,8 @@ def inherit(
     sources = _sources(theirs, ours)
     old, new = _traces(teacher, student, shape, sources)
     _check_widths(old, new)
-    choice = _Choice(old, new, _scores(old, theirs, importance))
+    moves = {("params", *path): x for path, x in _flat(gradients or {}).items()}
+    choice = _Choice(old, new, _scores(old, theirs, importance, moves))
     cut = {
         path: _cut(path, sources[path], theirs[sources[path]], fresh, choice)
         if path in sources
@@ -178,17 +181,23 @@ def _numbered(labels: list[int]) -> list[tuple[int, int]]:
 
 
 def _scores(
-    trace: Trace, variables: Mapping[Path, np.ndarray], importance: Importance
+    trace: Trace,
+    variables: Mapping[Path, np.ndarray],
+    importance: Importance,
+    gradients: Mapping[Path, np.ndarray],
 ) -> dict[Axis, np.ndarray | None]:
     """How much each channel of an axis matters to the array that writes it; None: no say."""
     groups = Counter(axis.path for axis in trace.axes if not axis.reads)
-    leaf = "kernel" if importance == "l1" else "scale"
+    leaf = {"l1": "kernel", "bn_scale": "scale"}.get(importance)
 
     def score(axis: Axis) -> np.ndarray | None:
-        if axis.reads or axis.path[-1] != leaf:
+        if axis.reads or (axis.path not in gradients if leaf is None else axis.path[-1] != leaf):
             return None
-        value = _part(variables[axis.path], axis.group, groups[axis.path])
-        norms = np.abs(value).sum(axis=tuple(range(value.ndim - 1)), dtype=np.float64)
+        value = np.abs(variables[axis.path])
+        if leaf is None:
+            value = variables[axis.path] * gradients[axis.path]
+        part = _part(value, axis.group, groups[axis.path])
+        norms = np.abs(part.sum(axis=tuple(range(part.ndim - 1)), dtype=np.float64))
         return norms / max(norms.mean(), np.finfo(np.float64).tiny)  # all zeros: no favourites
 
     return {axis: score(axis) for axis in trace.axes}
