@@ -1,10 +1,15 @@
 """From a command line to a validated config: presets, dotted overrides, models by name."""
 
 import argparse
+import ast
 import dataclasses
 import difflib
+import inspect
+import itertools
 import json
+import textwrap
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -37,6 +42,7 @@ def _linen_rule(info: constructors.StructTypeInfo) -> constructors.StructConstru
             name=field.name,
             type=hints[field.name],
             default=_default(info.default, field),
+            helptext=partial(_field_docstring, cls, field.name),
         )
         for field in dataclasses.fields(cls)
         if field.name not in LINEN_FIELDS
@@ -46,6 +52,24 @@ def _linen_rule(info: constructors.StructTypeInfo) -> constructors.StructConstru
 
 def _default(instance: Any, field: dataclasses.Field) -> Any:
     return getattr(instance, field.name) if isinstance(instance, nn.Module) else field.default
+
+
+def _field_docstring(cls: type, name: str) -> str | None:
+    """The string below a field, in the class that declares it."""
+    owner = next(base for base in cls.__mro__ if name in inspect.get_annotations(base))
+    try:
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
+    except (OSError, TypeError):  # a class whose source is not at hand
+        return None
+    assert isinstance(tree, ast.ClassDef)
+    for pair in itertools.pairwise(tree.body):
+        match pair:
+            case (
+                ast.AnnAssign(target=ast.Name(id=field)),
+                ast.Expr(value=ast.Constant(value=str(text))),
+            ) if field == name:
+                return inspect.cleandoc(text)
+    return None
 
 
 def parse(cls: type[T], arguments: Sequence[str], program: str, default: T | None = None) -> T:
