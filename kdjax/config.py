@@ -1,15 +1,24 @@
-"""Configs to JSON and back, presets from their files. Knows dataclasses, not experiments."""
+"""Configs to JSON and back, presets from their files. Knows dataclasses, not experiments.
+
+A choice among types carries the name of its `type`. Where one of them is the base of others, any
+class derived from it may be chosen: one that is not listed is written as `module:Class` and
+imported when it is read. Only Python's ordinary path is searched, never a place that a file names,
+so that reading the config of a run runs no code that lies beside it.
+"""
 
 import dataclasses
 import functools
+import importlib
 import importlib.util
 import inspect
 import json
 import math
+import operator
+import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import cattrs
 import flax.linen as nn
@@ -66,7 +75,10 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
 
 
 def load_preset(path: str | Path) -> Callable[..., Any]:
-    """The `config` function of a preset file."""
+    """The `config` function of a preset file; modules beside the file can be imported from now on.
+
+    They come last on Python's path, so that none of them takes the place of a library.
+    """
     path = Path(path)
     if not path.is_file():
         have = sorted(str(p) for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
@@ -76,6 +88,9 @@ def load_preset(path: str | Path) -> Callable[..., Any]:
     if spec is None or spec.loader is None:
         raise ValueError(f"preset {path} is not a Python file.")
     module = importlib.util.module_from_spec(spec)
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -150,12 +165,27 @@ def _is_choice(cls: Any) -> bool:
     return is_union and all(dataclasses.is_dataclass(member) for member in _members(cls))
 
 
+def _choices(cls: Any) -> tuple[dict[str, type], type | None]:
+    """The listed types by name, and the base of others, if it is listed, which stands for more."""
+    members = _members(cls)
+    base = next((b for b in members if any(issubclass(m, b) for m in members if m is not b)), None)
+    return {member.__name__: member for member in members if member is not base}, base
+
+
 def _tagged_unstructure(converter: cattrs.Converter) -> Callable[[Any], Callable[[Any], Any]]:
     def factory(cls: Any) -> Callable[[Any], Any]:
+        listed, base = _choices(cls)
+
         def unstructure(value: Any) -> Any:
             if value is None:
                 return None
-            return {"type": type(value).__name__, **converter.unstructure(value, type(value))}
+            kind = type(value)
+            values = converter.unstructure(value, kind)
+            if base is None or kind in listed.values():
+                return {"type": kind.__name__, **values}
+            name = _import_name(kind, base)
+            _check_fields(value, values, converter)
+            return {"type": name, **values}
 
         return unstructure
 
@@ -164,21 +194,77 @@ def _tagged_unstructure(converter: cattrs.Converter) -> Callable[[Any], Callable
 
 def _tagged_structure(converter: cattrs.Converter) -> Callable[[Any], Callable[[Any, Any], Any]]:
     def factory(cls: Any) -> Callable[[Any, Any], Any]:
-        members = {member.__name__: member for member in _members(cls)}
+        listed, base = _choices(cls)
         optional = type(None) in get_args(cls)
 
         def structure(value: Any, _: Any) -> Any:
             if value is None and optional:
                 return None
-            if not isinstance(value, dict) or value.get("type") not in members:
-                name = value.get("type") if isinstance(value, dict) else value
-                raise ValueError(f"{name!r} is none of {', '.join(members)}")
-            rest = {key: item for key, item in value.items() if key != "type"}
-            return converter.structure(rest, members[value["type"]])
+            name = value.get("type") if isinstance(value, dict) else value
+            if isinstance(value, dict) and name in listed:
+                kind = listed[name]
+            elif isinstance(value, dict) and base and isinstance(name, str) and ":" in name:
+                kind = _imported(name, base)
+            else:
+                own = f", nor module:Class of a {base.__name__}" if base else ""
+                raise ValueError(f"{name!r} is none of {', '.join(listed)}{own}")
+            return converter.structure({k: v for k, v in value.items() if k != "type"}, kind)
 
         return structure
 
     return factory
+
+
+def _imported(name: str, base: type) -> type:
+    """The class `module:Class`; ValueError unless it can be imported and derives from `base`."""
+    module, _, path = name.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+    except Exception as error:  # a module raises whatever it likes
+        root = module.split(".")[0]
+        absent = isinstance(error, ModuleNotFoundError) and error.name == root
+        remedy = f"put the folder that holds {root} on PYTHONPATH" if absent else "repair it"
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{name!r} cannot be imported ({what}); {remedy}") from error
+    try:
+        found = operator.attrgetter(path)(found)
+    except AttributeError as error:
+        where = getattr(found, "__file__", None) or module
+        raise ValueError(f"{name!r}: {where} has no {path}; correct the name") from error
+    if not isinstance(found, type) or not issubclass(found, base) or found is base:
+        raise ValueError(f"{name!r} is no {base.__name__}; name a class derived from it")
+    return found
+
+
+def _import_name(kind: type, base: type) -> str:
+    """How a class is found again; ValueError if another process could not find it."""
+    name = f"{kind.__module__}:{kind.__qualname__}"
+    try:
+        again = None if kind.__module__ == "__main__" else _imported(name, base)
+    except ValueError:
+        again = None
+    if again is not kind:
+        raise ValueError(
+            f"{kind.__name__} cannot be imported by later commands from where it is defined; "
+            "define it at the top of a module of its own, such as one beside the preset."
+        )
+    return name
+
+
+def _check_fields(value: Any, values: dict[str, Any], converter: cattrs.Converter) -> None:
+    """ValueError for the first field of a user's class that would not come back from JSON."""
+    hints = get_type_hints(type(value))
+    for field, item in values.items():
+        field_value = getattr(value, field)
+        try:
+            again = converter.structure(json.loads(json.dumps(item)), hints[field])
+        except Exception:  # whatever JSON and cattrs cannot do with it
+            again = None
+        if type(again) is not type(field_value) or again != field_value:
+            raise ValueError(
+                f"{type(value).__name__}.{field}: {field_value!r} does not come back from JSON as "
+                f"{hints[field]}; use numbers, strings or tuples of them, and say so in its type."
+            )
 
 
 def _explain(error: BaseException, type_: Any) -> str:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from kdjax.data.augment import Augmentation, Flip, PadCrop
 from kdjax.losses import AttentionTransfer, CrossEntropy, Loss, SoftTarget, Term
@@ -291,6 +291,8 @@ def check_model(where: str, model: Model) -> None:
     _require(f"{where}.std", std, positive, "positive, one value or one a channel")
     fits = len(mean) == len(std) or (len(mean) > 0 and 1 in (len(mean), len(std)))
     _require(f"{where}.mean", mean, fits, f"one value or as many as the {len(std)} of std")
+    if type(model) not in get_args(Model):
+        return  # what the fields of a user's own network mean is for that network to say
     for f in dataclasses.fields(model):
         value = getattr(model, f.name)
         sizes = value if isinstance(value, tuple) else (value,)

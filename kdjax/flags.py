@@ -17,7 +17,7 @@ import flax.linen as nn
 import tyro
 from tyro import constructors
 
-from kdjax.config import LINEN_FIELDS, from_dict, load_preset
+from kdjax.config import LINEN_FIELDS, from_dict, load_preset, to_dict
 from kdjax.experiment import Experiment, validate
 from kdjax.models import NAMED, Model
 
@@ -98,6 +98,10 @@ def load_experiment(preset: str) -> Experiment:
     if not isinstance(experiment, Experiment):
         found = type(experiment).__name__
         raise ValueError(f"preset {preset}: config() returned {found}, not an Experiment.")
+    try:
+        to_dict(experiment)  # what could not be recorded is refused before anything starts
+    except ValueError as error:
+        raise ValueError(f"preset {preset}: {error}") from error
     return experiment
 
 

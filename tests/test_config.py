@@ -29,7 +29,7 @@ from kdjax.experiment import (
     validate,
 )
 from kdjax.losses import AttentionTransfer, CrossEntropy, FitNet, Loss, Ramp, SoftTarget, Term
-from kdjax.models import NAMED, Model, ResNet, SmallCNN
+from kdjax.models import NAMED, Model, ResNet, SmallCNN, VisionModel
 from kdjax.optim import AdamW, Constant, Optimizer, Schedule, Steps
 
 PLAIN = Experiment(name="plain")
@@ -143,7 +143,7 @@ def test_json_and_back_is_the_same_value(config):
     ],
 )
 def test_every_choice_survives_and_carries_its_type(union, path):
-    for kind in typing.get_args(union):
+    for kind in set(typing.get_args(union)) - {VisionModel}:  # it stands for networks of others
         config = replaced(FULL, path, kind())
         values = to_dict(config)
         keys = [int(key) if key.isdecimal() else key for key in path.split(".")]

@@ -21,6 +21,7 @@ from kdjax.students.channels import channels
 from kdjax.students.inherit import nested
 from kdjax.types import AXIS, Outputs
 
+FAMILIES = [kind for kind in typing.get_args(Model) if kind is not VisionModel]
 SHAPE = (10, 8, 3)  # not square, and odd after one halving
 
 # The shapes are written out by hand: the tests may not ask the network what it should be.
@@ -114,8 +115,8 @@ def close(a, b, tolerance=1e-5):
 
 
 def test_every_network_of_the_union_has_a_case():
-    assert {type(model) for model, _, _ in CASES.values()} == set(typing.get_args(Model))
-    assert {type(model) for model in NAMED.values()} == set(typing.get_args(Model))
+    assert {type(model) for model, _, _ in CASES.values()} == set(FAMILIES)
+    assert {type(model) for model in NAMED.values()} == set(FAMILIES)
 
 
 @every_case
@@ -318,7 +319,7 @@ def numbers(model):
 CASE_OF = {type(model): model for model, _, _ in reversed(CASES.values())}
 
 
-@pytest.mark.parametrize("kind", typing.get_args(Model), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", FAMILIES, ids=lambda kind: kind.__name__)
 def test_no_field_is_dead(kind):
     model = CASE_OF[kind]
     reference = numbers(model)
@@ -541,6 +542,6 @@ class Unfinished(VisionModel):
 def test_an_unfinished_network_says_what_is_missing():
     with pytest.raises(TypeError, match="Unfinished does not define __call__"):
         Unfinished().apply({}, images(1))
-    with pytest.raises(TypeError, match="Unfinished does not say how it shrinks"):
+    with pytest.raises(ValueError, match="Unfinished does not say how it shrinks"):
         Unfinished().scaled(0.5, 0.5)
     assert Unfinished().torch_names() == ()

@@ -31,8 +31,9 @@ Model = (
     | ConvNeXt
     | ViT
     | RowLSTM
+    | VisionModel
 )
-"""Every network a config file or the command line can name."""
+"""Every network a config file can name; the last stands for those that are not ours."""
 
 NAMED: dict[str, Model] = {
     **SMALL_CNNS,

@@ -60,9 +60,13 @@ class VisionModel(nn.Module):
     def scaled(self, width: float, depth: float) -> "VisionModel":
         """The same family with these shares, in (0, 1], of the channels and of each stage's blocks.
 
-        Sizes are rounded, but never to zero. All other fields stay.
+        Sizes are rounded, but never to zero. All other fields stay. ValueError where a network does
+        not define it.
         """
-        raise TypeError(f"{type(self).__name__} does not say how it shrinks; it cannot be derived")
+        raise ValueError(
+            f"{type(self).__name__} does not say how it shrinks; define scaled(width, depth), "
+            "or name the student's network in student.model."
+        )
 
     def torch_names(self) -> tuple[Naming, ...]:
         """What published PyTorch files call the layers: one naming a dialect, the first for export.
