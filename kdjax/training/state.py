@@ -42,9 +42,29 @@ def pack(params: Any, stats: Any) -> dict[str, Any]:
 
 
 def initial_variables(model: Model, shape: Sequence[int], key: Array) -> dict[str, Any]:
-    """Fresh weights, drawn in one compiled call (op by op it takes longer than training digits)."""
+    """Fresh weights, drawn in one compiled call (op by op it takes longer than training digits).
+
+    ValueError if the network has variables that a run could not keep.
+    """
     images = jnp.zeros((1, *shape), jnp.uint8)
-    return jax.jit(partial(model.init, train=False))(key, images)
+    variables = jax.jit(partial(model.init, train=False))(key, images)
+    _check_kept(type(model).__name__, variables)
+    return variables
+
+
+def _check_kept(name: str, variables: Variables) -> None:
+    """Other collections are not in the state, and numbered layers come back under other names."""
+    if extra := ", ".join(sorted(variables.keys() - {"params", "batch_stats"})):
+        raise ValueError(
+            f"{name}: variables in {extra} would be lost; keep them in params or batch_stats."
+        )
+    for path, _ in jax.tree_util.tree_leaves_with_path(variables):
+        names = [part.key for part in path if isinstance(part, jax.tree_util.DictKey)]
+        if len(names) < len(path) or not all(isinstance(part, str) for part in names):
+            raise ValueError(
+                f"{name}: {jax.tree_util.keystr(path)} cannot be kept; layers need names instead "
+                "of numbers in a list (setattr(self, f'block{i}', …)), and arrays no metadata."
+            )
 
 
 def initial_state(
