@@ -1,5 +1,6 @@
 """The whole job, as a user runs it: to the end, killed, resumed, refused."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -10,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from kdjax.distill import distill
 from kdjax.evaluation.load import load
+from kdjax.models import RowLSTM
 from kdjax.training.run_directory import read_json
+from tests.support import TINY
 
 PRESET = '''
 from kdjax.data.augment import PadCrop
@@ -186,6 +190,20 @@ def test_a_teacher_from_another_run(preset, finished, tmp_path):
     out, _ = run("evaluate", workdir / "student", "--output", evaluated)
     assert "agreement with teacher" in out
     assert read_json(evaluated)["top1"] == summary["models"]["student"]["best"]["top1"]
+
+
+def test_a_recurrent_network_teaches_a_convolutional_one(tiny, tmp_path):
+    experiment = tiny()
+    network = RowLSTM(hidden=12, mean=(0.305,), std=(0.376,))
+    experiment = dataclasses.replace(
+        experiment,
+        teacher=dataclasses.replace(experiment.teacher, model=network),
+        student=dataclasses.replace(experiment.student, model=TINY),
+        baseline=False,
+    )
+    summary = distill(experiment, tmp_path, "kdjax distill")
+    assert summary["models"]["teacher"]["type"] == "RowLSTM"
+    assert summary["models"]["student"]["latest"]["teacher_kl"] > 0
 
 
 def test_export_and_report_commands(finished, tmp_path):
