@@ -93,13 +93,13 @@ class ViT(VisionModel):
 
     def _attention(self, x: Array, name: str) -> Array:
         def heads(part: Array) -> Array:
-            return part.reshape(*x.shape[:2], self.heads, self.head_size).transpose(0, 2, 1, 3)
+            return part.reshape(*x.shape[:2], self.heads, self.head_size)
 
         qkv = self._dense(3 * self.width, f"{name}_qkv")(x)
         query, key, value = map(heads, jnp.split(qkv, 3, axis=-1))
-        scores = (query * self.head_size**-0.5) @ key.swapaxes(-1, -2)
+        scores = jnp.einsum("bqhs,bkhs->bhqk", query * self.head_size**-0.5, key)
         weights = nn.softmax(scores.astype(jnp.float32)).astype(self.dtype)
-        y = (weights @ value).transpose(0, 2, 1, 3).reshape(x.shape)
+        y = jnp.einsum("bhqk,bkhs->bqhs", weights, value).reshape(x.shape)
         return self._dense(self.width, f"{name}_proj")(y)
 
     def _classify(self, tokens: Array, features: dict[str, Array]) -> Outputs:

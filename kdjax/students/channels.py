@@ -58,7 +58,8 @@ def channels(
     kernels in `whole_groups` are cut by whole groups, so all channels of a group share one label.
     """
     key = jax.eval_shape(lambda: jax.random.key(0))
-    image = jax.ShapeDtypeStruct((1, *shape), jnp.uint8)
+    # Two of them, since an axis of size 1 is the head of an attention that has but one.
+    image = jax.ShapeDtypeStruct((2, *shape), jnp.uint8)
     variables = jax.eval_shape(model.init, key, image)
     jaxpr = jax.make_jaxpr(model.apply)(variables, image)
     leaves = jax.tree_util.tree_leaves_with_path(variables)
@@ -179,7 +180,7 @@ class _Trace:
         reads = _vector(inputs[1], numbers.rhs_spec[1], size // groups)
         out = _shape(equation.outvars[0])[numbers.out_spec[1]]
         writes = _vector(inputs[1], numbers.rhs_spec[0], out)
-        if groups == 1:
+        if groups == 1 and self._owner.get(int(reads[0])) not in self._whole_groups:
             self.join(image, reads)
         else:
             self._grouped(image.reshape(groups, -1), reads, writes.reshape(groups, -1))
@@ -189,7 +190,7 @@ class _Trace:
     def _grouped(self, image: Labels, reads: Labels, writes: Labels) -> None:
         """One row a group. Depthwise, or cut by whole groups: what is read and written is one."""
         path = self._owner.get(int(reads[0]))
-        if image.shape[1] == 1 or path in self._whole_groups:
+        if image.shape[1] == writes.shape[1] == 1 or path in self._whole_groups:
             first = np.where(image[:, :1] == 0, writes[:, :1], image[:, :1])
             self.join(first, image)
             self.join(first, writes)
@@ -200,11 +201,19 @@ class _Trace:
 
     def product(self, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
         (left, right), (left_batch, right_batch) = equation.params["dimension_numbers"]
-        for a, b in zip((*left, *left_batch), (*right, *right_batch), strict=True):
+        rank = len(_shape(equation.outvars[0]))
+        for a, b in zip(left, right, strict=True):
             size = _shape(equation.invars[0])[a]
             self.join(_vector(inputs[0], a, size), _vector(inputs[1], b, size))
+        heads = []
+        for i, pair in enumerate(zip(left_batch, right_batch, strict=True)):
+            size = _shape(equation.invars[0])[pair[0]]
+            sides = [_rows(value, axis, size) for value, axis in zip(inputs, pair, strict=True)]
+            rows = [*sides[0], *sides[1]]
+            for row in rows:  # one head of attention is kept or lost as a whole
+                self.join(rows[0][:, :1], row)
+            heads += [[Layer(frozenset({i}), _along(row[:, 0], rank, i))] for row in rows[:1]]
         result: Value = []
-        rank = len(_shape(equation.outvars[0]))
         place = len(left_batch)
         for side, gone, batch in ((0, left, left_batch), (1, right, right_batch)):
             ranks = len(_shape(equation.invars[side]))
@@ -214,7 +223,19 @@ class _Trace:
             place += len(free)
             kept = [layer for layer in inputs[side] if layer.axes <= places.keys()]
             result += [_moved(layer, places, rank) for layer in kept]
-        return [self.together([[layer] for layer in result])]
+        return [self.together([*heads, *([layer] for layer in result)])]
+
+    def scan(self, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+        """What a loop carries around is the same before and after each turn."""
+        consts, carried = equation.params["num_consts"], equation.params["num_carry"]
+        first, carry = inputs[:consts], inputs[consts : consts + carried]
+        slices = [_without(value, [0]) for value in inputs[consts + carried :]]
+        results: list[Value] = []
+        for _ in range(carried + 1):  # by then labels went through all that is carried
+            results = self.run(equation.params["jaxpr"], [*first, *carry, *slices])
+            pairs = zip(carry, results[:carried], strict=True)
+            carry = [self.together(pair) for pair in pairs]
+        return [*carry, *(_stacked(value) for value in results[carried:])]
 
     def concatenation(self, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
         axis = equation.params["dimension"]
@@ -227,6 +248,8 @@ class _Trace:
                 frozenset({axis}), _along(np.zeros(_shape(operand)[axis], int), rank, axis)
             )
             parts.append(along[0] if along else none)
+        if not any(layer.labels.any() for layer in parts):
+            return [self.together(rest)]
         axes = frozenset().union(*(layer.axes for layer in parts))
         width = [max(layer.labels.shape[a] for layer in parts) for a in range(rank)]
         labels = [
@@ -251,6 +274,18 @@ def _vector(value: Value, axis: int, size: int) -> Labels:
     return alone[0].labels.reshape(-1) if alone else np.zeros(size, np.int64)
 
 
+def _rows(value: Value, axis: int, size: int) -> list[Labels]:
+    """The labels at each place of an axis, a row a place, where they vary along it.
+
+    A single place, `[1, n]`, is the only head of attention: there all do.
+    """
+    return [
+        np.moveaxis(layer.labels, axis, 0).reshape(layer.labels.shape[axis], -1)
+        for layer in value
+        if axis in layer.axes or layer.labels.shape[axis] == size == 1
+    ]
+
+
 def _moved(layer: Layer, places: Mapping[int, int], rank: int) -> Layer:
     """The layer with its axes at other places of a result."""
     order = sorted(layer.axes, key=lambda axis: places[axis])
@@ -268,6 +303,11 @@ def _without(value: Value, gone: Sequence[int]) -> Value:
     left = [axis for axis in range(rank) if axis not in gone]
     places = {axis: i for i, axis in enumerate(left)}
     return [_moved(layer, places, len(left)) for layer in value if layer.axes <= places.keys()]
+
+
+def _stacked(value: Value) -> Value:
+    """With a new first axis, along which nothing varies."""
+    return [Layer(frozenset(a + 1 for a in x.axes), x.labels[np.newaxis]) for x in value]
 
 
 def _through_windows(equation: JaxprEqn, value: Value) -> Value:
@@ -295,18 +335,20 @@ def _broadcast(trace: _Trace, equation: JaxprEqn, inputs: list[Value]) -> list[V
 
 def _reshape(trace: _Trace, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
     old, new = _shape(equation.invars[0]), _shape(equation.outvars[0])
-    return [[_reshaped(layer, old, new) for layer in inputs[0]]]
+    return [[part for layer in inputs[0] for part in _reshaped(layer, old, new)]]
 
 
-def _reshaped(layer: Layer, old: Sequence[int], new: Sequence[int]) -> Layer:
+def _reshaped(layer: Layer, old: Sequence[int], new: Sequence[int]) -> Value:
     axes: set[int] = set()
     for before, after in _matching(old, new):
         if layer.axes & set(before):
             long = [axis for axis in after if new[axis] > 1]
             axes |= set(long or after[:1])
+    if not axes:
+        return []
     full = np.broadcast_to(layer.labels, old).reshape(new)
     first = tuple(slice(None) if axis in axes else slice(0, 1) for axis in range(len(new)))
-    return Layer(frozenset(axes), full[first])
+    return [Layer(frozenset(axes), full[first])]
 
 
 def _matching(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
@@ -314,8 +356,13 @@ def _matching(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], l
 
     From the last axis on, where channels are, since axes of size 1 fit anywhere.
     """
-    runs, i, j = [], len(old) - 1, len(new) - 1
+    runs: list[tuple[list[int], list[int]]] = []
+    i, j = len(old) - 1, len(new) - 1
     while i >= 0 or j >= 0:
+        if runs and i >= 0 and old[i] == 1 and (j < 0 or new[j] > 1):
+            runs.append(([i], []))
+            i -= 1
+            continue
         before, after = [i] if i >= 0 else [], [j] if j >= 0 else []
         while (a := math.prod(old[x] for x in before)) != (b := math.prod(new[x] for x in after)):
             grown = before if a < b else after
@@ -380,12 +427,13 @@ Rule = Callable[[_Trace, JaxprEqn, list[Value]], list[Value]]
 
 BODIES = ("call_jaxpr", "jaxpr", "fun_jaxpr")
 """Where an operation keeps the jaxpr it stands for."""
-LOOPS = ("scan", "while", "cond")
+LOOPS = ("while", "cond")
 """Operations whose bodies do not take their arguments one to one: channels end there."""
 
 RULES: dict[str, Rule] = {
     "conv_general_dilated": _Trace.convolution,
     "dot_general": _Trace.product,
+    "scan": _Trace.scan,
     "concatenate": _Trace.concatenation,
     "broadcast_in_dim": _broadcast,
     "reshape": _reshape,
