@@ -162,7 +162,8 @@ def _problems(wanted: list[Slot], tensors: Tensors) -> list[tuple[str, str, str]
             shapes.append(("shape", slot.key, hint))
         elif not np.isfinite(value).all():
             shapes.append(("not finite", slot.key, "NaN or infinity among its values"))
-    unexpected = [("unexpected", key, _nearest(key, keys)) for key in tensors if key not in keys]
+    absent = keys - set(tensors)
+    unexpected = [("unexpected", key, _nearest(key, absent)) for key in tensors if key not in keys]
     return [*shapes, *missing, *unexpected]
 
 
