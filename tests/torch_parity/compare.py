@@ -58,6 +58,15 @@ def compare(name: str, reference: Reference) -> dict[str, Any]:
     }
 
 
+def rounded(value: Any) -> Any:
+    """All numbers to seven digits, which is what float32 holds."""
+    if isinstance(value, float):
+        return float(f"{value:.7g}")
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return {k: rounded(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
 def main(names: list[str]) -> None:
     """Print a line a network, and store what was seen."""
     known = all_references()
@@ -66,7 +75,7 @@ def main(names: list[str]) -> None:
         stored[name] = found = compare(name, known[name])
         errors = "  ".join(f"{key} {error:.1e}" for key, error in found["errors"].items())
         print(f"{name:<24} {found['arrays']:>4} arrays  {errors}", flush=True)
-    EXPECTATIONS.write_text(json.dumps(stored, indent=1) + "\n")
+    EXPECTATIONS.write_text(json.dumps(rounded(stored), indent=1) + "\n")
 
 
 if __name__ == "__main__":
