@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import math
 import os
 import re
 import subprocess
@@ -15,33 +16,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax.models import NAMED, Model, ResNet, SmallCNN, VisionModel
-from kdjax.models.summary import flops, parameter_count, stage_shapes
+from kdjax.models import (
+    NAMED,
+    VGG,
+    ConvNeXt,
+    MobileNetV3,
+    Model,
+    RegNet,
+    ResNet,
+    ShuffleNetV1,
+    ShuffleNetV2,
+    SmallCNN,
+    VisionModel,
+)
+from kdjax.models.summary import flops, parameter_count, stage_shapes, variable_shapes
 from kdjax.students.channels import channels
 from kdjax.students.inherit import nested
 from kdjax.types import AXIS, Outputs
-
-FAMILIES = [kind for kind in typing.get_args(Model) if kind is not VisionModel]
-SHAPE = (10, 8, 3)  # not square, and odd after one halving
-
-# The shapes are written out by hand: the tests may not ask the network what it should be.
-CASES = {
-    "small_cnn": (
-        SmallCNN(num_classes=5, widths=(4, 6), hidden=10),
-        {"stage1": (10, 8, 4), "stage2": (5, 4, 6)},
-        10,
-    ),
-    "resnet": (
-        ResNet(num_classes=5, blocks=(2, 1), widths=(4, 4, 6)),
-        {"stem": (10, 8, 4), "stage1": (10, 8, 4), "stage2": (5, 4, 6)},
-        6,
-    ),
-    "resnet_wider_than_its_stem": (
-        ResNet(num_classes=5, blocks=(1, 1, 1), widths=(4, 8, 8, 8)),
-        {"stem": (10, 8, 4), "stage1": (10, 8, 8), "stage2": (5, 4, 8), "stage3": (3, 2, 8)},
-        8,
-    ),
-}
+from tests.networks import CASES, SHAPE, images
 
 OTHER_VALUES = {
     "num_classes": 7,
@@ -51,9 +43,42 @@ OTHER_VALUES = {
     "sync_batch_norm": False,
     "widths": (4, 5, 6),
     "hidden": 9,
+    "head": 9,
     "blocks": (1, 1),
+    "inner": 0.5,
+    "block": "bottleneck",
+    "stem": "imagenet",
+    "shortcut": "pad",
+    "convolutions": (1, 1),
+    "pools": 2,
+    "dense": (9,),
+    "strides": (1, 2, 1),
+    "kernels": (5, 3),
+    "hard_swish": (True, True),
+    "squeezed": (2, 3, 4),
+    "expansions": (1, 2),
+    "activation": "relu",
+    "groups": 2,
+    "group_width": 2,
+    "squeeze": 0.5,
+    "expansion": 3,
+    "patch": 1,
+    "heads": 1,
+    "head_size": 2,
+    "distillation_token": True,
 }
-"""For every field of every network, a value that is not the one of the first case of its type."""
+"""For every field, a value that is not the one of the first case of its network."""
+
+OTHER_VALUES_OF = {
+    (VGG, "widths"): (4, 5),
+    (ConvNeXt, "widths"): (4, 5),
+    (MobileNetV3, "blocks"): (2, 1),  # as many values as `inner` and `squeezed` have
+    (MobileNetV3, "inner"): (0, 6, 10),
+    (ShuffleNetV1, "widths"): (12, 36, 48),
+    (ShuffleNetV2, "widths"): (4, 6, 8),
+    (RegNet, "widths"): (4, 8, 8),
+}
+"""Where that value does not fit a network, or is its own."""
 
 PUBLISHED_PARAMETERS = {
     "resnet8": 83_892,
@@ -65,15 +90,50 @@ PUBLISHED_PARAMETERS = {
     "resnet110": 1_736_564,
     "resnet8x4": 1_233_540,
     "resnet32x4": 7_433_860,
+    "resnet20_pad": 275_572,
+    "resnet32_pad": 470_004,
+    "resnet44_pad": 664_436,
+    "resnet56_pad": 858_868,
+    "resnet110_pad": 1_733_812,
+    "resnet50_cifar": 23_705_252,
+    "wrn_16_1": 180_916,
+    "wrn_16_2": 703_284,
+    "wrn_40_1": 569_780,
+    "wrn_40_2": 2_255_156,
+    "vgg8": 3_965_028,
+    "vgg11": 9_277_284,
+    "vgg13": 9_462_180,
+    "vgg16": 14_774_436,
+    "vgg19": 20_086_692,
+    "mobilenet_v2_half": 812_836,
+    "shuffle_v1": 949_258,
+    "shuffle_v2": 1_355_528,
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+    "wide_resnet50_2": 68_883_240,
+    "vgg16_bn": 138_365_992,
+    "mobilenet_v1": 4_231_976,
+    "mobilenet_v2": 3_504_872,
+    "mobilenet_v3_large": 5_483_032,
+    "mobilenet_v3_small": 2_542_856,
+    "efficientnet_b0": 5_288_548,
+    "shufflenet_v2_x1_0": 2_278_604,
+    "regnet_y_400mf": 4_344_144,
+    "convnext_tiny": 28_589_128,
+    "deit_tiny": 5_717_416,
+    "deit_small": 22_050_664,
+    "deit_base": 86_567_656,
+    "deit_tiny_distilled": 5_910_800,
+    "deit_small_distilled": 22_436_432,
+    "deit_base_distilled": 87_338_192,
 }
+"""With 100 classes for small images, with 1000 for ImageNet."""
 
 every_case = pytest.mark.parametrize("name", CASES)
-every_resnet = pytest.mark.parametrize("name", PUBLISHED_PARAMETERS)
-
-
-def images(count, seed=0, shape=SHAPE):
-    rng = np.random.default_rng(seed)
-    return jnp.asarray(rng.integers(0, 256, (count, *shape), np.uint8))
+with_batch_norm = pytest.mark.parametrize("name", [k for k, x in CASES.items() if x.batch_norm])
 
 
 @functools.cache
@@ -93,12 +153,18 @@ def initialised(model):
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+# Compiling takes far longer than running.
+quickly_compiled = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)
+
+
+@functools.partial(quickly_compiled, static_argnums=0)
 def evaluate(model, variables, x):
     return model.apply(variables, x)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(quickly_compiled, static_argnums=0)
 def train(model, variables, x):
     return model.apply(variables, x, train=True, mutable=["batch_stats"])
 
@@ -115,13 +181,13 @@ def close(a, b, tolerance=1e-5):
 
 
 def test_every_network_of_the_union_has_a_case():
-    assert {type(model) for model, _, _ in CASES.values()} == set(FAMILIES)
-    assert {type(model) for model in NAMED.values()} == set(FAMILIES)
+    assert {type(case.model) for case in CASES.values()} == set(typing.get_args(Model))
+    assert {type(model) for model in NAMED.values()} == set(typing.get_args(Model))
 
 
 @every_case
 def test_features_and_embedding_have_the_declared_names_order_and_shapes(name):
-    model, maps, width = CASES[name]
+    model, maps, width, _ = CASES[name]
     variables, seen = initialised(model), []
 
     def forward(x):
@@ -139,7 +205,7 @@ def test_features_and_embedding_have_the_declared_names_order_and_shapes(name):
 
 @every_case
 def test_bfloat16_computes_in_bfloat16_and_keeps_logits_and_variables_in_float32(name):
-    model = CASES[name][0].clone(dtype="bfloat16", sync_batch_norm=False)
+    model = CASES[name].model.clone(dtype="bfloat16", sync_batch_norm=False)
     variables = initialised(model)
     out, updates = jax.eval_shape(functools.partial(train, model), variables, images(4))
     assert out.logits.dtype == jnp.float32
@@ -147,17 +213,16 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_logits_and_variables_in_float32
     assert {leaf.dtype.name for leaf in (*out.features.values(), out.embedding)} == {"bfloat16"}
     program = str(jax.make_jaxpr(model.apply)(variables, images(8)))
     products = re.findall(r"(\w+)\[[\d,]*\] = (?:conv_general_dilated|dot_general)", program)
-    kernels = [k for k, leaves in variables["params"].items() if "kernel" in leaves]
-    assert len(products) == len(kernels)
+    assert len(products) == len(re.findall(r"(?:conv_general_dilated|dot_general)\[", program))
     assert set(products) == {"bf16"}
-    exact = evaluate(CASES[name][0], variables, images(8))
+    exact = evaluate(CASES[name].model, variables, images(8))
     rounded = evaluate(model, variables, images(8))
     assert 0 < jnp.abs(exact.logits - rounded.logits).max() < 0.1 * jnp.abs(exact.logits).max()
 
 
 @every_case
 def test_evaluation_is_deterministic_and_blind_to_the_rest_of_the_batch(name):
-    model = CASES[name][0]
+    model = CASES[name].model
     variables = initialised(model)
     ours, others = images(2, seed=1), images(6, seed=2)
     first = evaluate(model, variables, jnp.concatenate([ours, others]))
@@ -169,8 +234,13 @@ def test_evaluation_is_deterministic_and_blind_to_the_rest_of_the_batch(name):
 
 
 @every_case
+def test_only_batch_norm_keeps_statistics(name):
+    assert ("batch_stats" in initialised(CASES[name].model)) == CASES[name].batch_norm
+
+
+@with_batch_norm
 def test_training_moves_every_running_statistic_and_evaluation_reads_them(name):
-    model = CASES[name][0].clone(sync_batch_norm=False)
+    model = CASES[name].model.clone(sync_batch_norm=False)
     variables = initialised(model)
     _, updates = train(model, variables, images(8))
     before = jax.tree_util.tree_leaves_with_path(variables["batch_stats"])
@@ -180,21 +250,22 @@ def test_training_moves_every_running_statistic_and_evaluation_reads_them(name):
     ]
     assert before
     assert not still
-    model = CASES[name][0]
+    model = CASES[name].model
     moved = evaluate(model, {**variables, **updates}, images(8))
     assert not np.allclose(evaluate(model, variables, images(8)).logits, moved.logits)
 
 
 @every_case
 def test_the_gradient_reaches_every_parameter(name):
-    model = CASES[name][0].clone(sync_batch_norm=False)
+    model = CASES[name].model.clone(sync_batch_norm=False)
     variables = initialised(model)
     direction = jnp.asarray(np.random.default_rng(0).normal(size=(8, model.num_classes)))
 
-    @jax.jit
+    @quickly_compiled
     @jax.grad
     def gradient(params):
-        out, _ = train(model, {**variables, "params": params}, images(8))
+        variables_ = {**variables, "params": params}
+        out, _ = model.apply(variables_, images(8), train=True, mutable=["batch_stats"])
         return jnp.sum(out.logits * direction)
 
     leaves = jax.tree_util.tree_leaves_with_path(gradient(variables["params"]))
@@ -204,7 +275,7 @@ def test_the_gradient_reaches_every_parameter(name):
 
 @every_case
 def test_bytes_and_fractions_are_the_same_pixels(name):
-    model = CASES[name][0]
+    model = CASES[name].model
     x = images(8)
     close(*(evaluate(model, initialised(model), pixels) for pixels in (x, x / np.float32(255))))
 
@@ -212,16 +283,16 @@ def test_bytes_and_fractions_are_the_same_pixels(name):
 @every_case
 def test_normalisation_happens_inside(name):
     mean, std = (0.1, 0.4, 0.6), (0.2, 0.3, 0.5)
-    plain = CASES[name][0].clone(mean=(0.0,), std=(1.0,))
+    plain = CASES[name].model.clone(mean=(0.0,), std=(1.0,))
     inside = plain.clone(mean=mean, std=std)
     variables, x = initialised(plain), images(8) / np.float32(255)
     by_hand = evaluate(plain, variables, (x - jnp.asarray(mean)) / jnp.asarray(std))
     close(evaluate(inside, variables, x), by_hand)
 
 
-@every_case
+@with_batch_norm
 def test_synchronised_batch_norm_makes_shards_equal_one_batch(name):
-    model = CASES[name][0]
+    model = CASES[name].model
     variables, x = initialised(model), images(8)
     out, updates = train_in_shards(model, variables, x, 4)
     whole, expected = train(model.clone(sync_batch_norm=False), variables, x)
@@ -245,7 +316,7 @@ def nth(labels):
 @every_case
 def test_reordering_channels_that_belong_together_changes_nothing(name):
     """What the trace says: channels in the same places may be permuted, so they may be cut."""
-    model, variables = CASES[name][0], initialised(CASES[name][0])
+    model, variables = CASES[name].model, initialised(CASES[name].model)
     axes = channels(model, SHAPE)
     places = collections.defaultdict(set)
     for axis, labels in axes.items():
@@ -276,33 +347,27 @@ def test_reordering_channels_that_belong_together_changes_nothing(name):
         assert any(jax.tree.leaves(moved))
 
 
-def parameter_shapes(model):
-    variables = jax.eval_shape(model.init, jax.random.key(0), images(1))
-    return jax.tree.map(lambda leaf: leaf.shape, variables["params"])
-
-
 @every_case
 def test_all_but_the_first_block_of_a_stage_can_be_left_out(name):
-    model = CASES[name][0]
-    shapes, shallow = parameter_shapes(model), parameter_shapes(model.scaled(1.0, 0.01))
-    first = {x: v for x, v in shapes.items() if not re.match(r"stage\d+_block[1-9]", x)}
-    assert first == shallow
+    model = CASES[name].model
+    shapes = variable_shapes(model, SHAPE)
+    first = {x: v for x, v in shapes.items() if not re.match(r"stage\d+_block[1-9]", x[1])}
+    assert first == variable_shapes(model.scaled(1.0, 0.01), SHAPE)
 
 
 @every_case
 def test_a_scaled_network_keeps_its_fields_and_loses_channels_and_blocks(name):
     other = {"num_classes": 4, "mean": (0.1,), "std": (0.2,), "dtype": "bfloat16"}
-    model = CASES[name][0].clone(**other, sync_batch_norm=False)
+    model = CASES[name].model.clone(**other, sync_batch_norm=False)
     assert model.scaled(1.0, 1.0) == model
     half, tiny = model.scaled(0.5, 1.0), model.scaled(0.001, 0.001)
     for small in (half, tiny):
         assert type(small) is type(model)
         assert all(getattr(small, field) == value for field, value in other.items())
         assert parameter_count(small, SHAPE) < parameter_count(model, SHAPE)
-    whole = parameter_shapes(model)
-    for layer, leaves in parameter_shapes(half).items():
-        for kind, shape in leaves.items():
-            assert all(a <= b for a, b in zip(shape, whole[layer][kind], strict=True))
+    whole = variable_shapes(model, SHAPE)
+    for path, shape in variable_shapes(half, SHAPE).items():
+        assert all(a <= b for a, b in zip(shape, whole[path], strict=True))
 
 
 def structure(model):
@@ -312,25 +377,49 @@ def structure(model):
 
 
 def numbers(model):
-    """What a training step on two shards returns, from given variables."""
-    return train_in_shards(model, initialised(CASE_OF[type(model)]), images(8), 2)[0].logits
+    """Logits, and those of a training step on two shards, from given variables."""
+    variables = initialised(CASE_OF[type(model)].model)
+    # One after the other: most differences show in the first, and the second takes long to compile.
+    yield evaluate(model, variables, images(8)).logits
+    yield train_in_shards(model, variables, images(8), 2)[0].logits
 
 
-CASE_OF = {type(model): model for model, _, _ in reversed(CASES.values())}
+CASE_OF = {type(case.model): case for case in reversed(CASES.values())}
 
 
-@pytest.mark.parametrize("kind", FAMILIES, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", typing.get_args(Model), ids=lambda kind: kind.__name__)
 def test_no_field_is_dead(kind):
-    model = CASE_OF[kind]
-    reference = numbers(model)
+    model, batch_norm = CASE_OF[kind].model, CASE_OF[kind].batch_norm
     fields = {f.name for f in dataclasses.fields(kind)} - {"parent", "name"}
+    # All networks have the last one, and some have no batch norm; the others have their own tests.
+    fields -= {"image_size", "layer_scale"} | (set() if batch_norm else {"sync_batch_norm"})
     assert not fields - set(OTHER_VALUES), "give the new field another value in OTHER_VALUES"
+    reference = list(numbers(model))
 
     def changes(field):
-        other = model.clone(**{field: OTHER_VALUES[field]})
-        return structure(other) != structure(model) or not np.allclose(numbers(other), reference)
+        value = OTHER_VALUES_OF.get((kind, field), OTHER_VALUES[field])
+        assert value != getattr(model, field)
+        other = model.clone(**{field: value})
+        if structure(other) != structure(model):
+            return True
+        return any(not np.allclose(*pair) for pair in zip(numbers(other), reference, strict=True))
 
     assert not [field for field in fields if not changes(field)]
+
+
+def test_a_vision_transformer_takes_images_of_one_size():
+    with pytest.raises(ValueError, match=r"ViT.image_size: 4x8, but the images have 10x8"):
+        stage_shapes(CASES["vit"].model.clone(image_size=(4, 8)), SHAPE)
+
+
+def test_layer_scale_is_where_training_starts():
+    model = CASES["convnext"].model.clone(layer_scale=0.1)
+
+    @jax.jit
+    def scale():
+        return model.init(jax.random.key(0), images(1))["params"]["stage1_block0_layer_scale"]
+
+    np.testing.assert_array_equal(scale(), np.full(4, 0.1, np.float32))
 
 
 def test_models_are_values():
@@ -391,15 +480,49 @@ def np_small_cnn(model, variables, x):
     return x @ params["classifier"]["kernel"] + params["classifier"]["bias"]
 
 
-NUMPY = {ResNet: np_resnet, SmallCNN: np_small_cnn}
+def np_lstm(cell, slices):
+    """The last state after slices `[n, t, d]`."""
+
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
+    cell = jax.tree.map(lambda x: np.asarray(x, np.float64), cell)
+    state = memory = np.zeros((len(slices), len(cell["hi"]["bias"])))
+    for t in range(slices.shape[1]):
+        read, forget, new, put_out = (
+            slices[:, t] @ cell[f"i{g}"]["kernel"]
+            + state @ cell[f"h{g}"]["kernel"]
+            + cell[f"h{g}"]["bias"]
+            for g in "ifgo"
+        )
+        memory = sigmoid(forget) * memory + sigmoid(read) * np.tanh(new)
+        state = sigmoid(put_out) * np.tanh(memory)
+    return state
 
 
-@every_case
+def np_row_lstm(model, variables, x):
+    params = variables["params"]
+    rows = np_lstm(params["rows"], x.reshape(*x.shape[:2], -1))
+    columns = np_lstm(params["columns"], x.swapaxes(1, 2).reshape(len(x), x.shape[2], -1))
+    embedding = np.concatenate([rows, columns], axis=1)
+    return embedding @ params["classifier"]["kernel"] + params["classifier"]["bias"]
+
+
+NUMPY = {
+    "small_cnn": np_small_cnn,
+    "resnet": np_resnet,
+    "resnet_wider_than_its_stem": np_resnet,
+    "row_lstm": np_row_lstm,
+}
+"""The other families are compared with PyTorch, in test_torch_parity."""
+
+
+@pytest.mark.parametrize("name", NUMPY)
 def test_evaluation_equals_plain_numpy(name):
-    model = CASES[name][0]
+    model = CASES[name].model
     variables, x = initialised(model), images(8)
     pixels = (np.asarray(x, np.float64) / 255 - 0.5) / 0.5
-    expected = NUMPY[type(model)](model, variables, pixels)
+    expected = NUMPY[name](model, variables, pixels)
     close(evaluate(model, variables, x).logits, expected)
 
 
@@ -431,18 +554,24 @@ def test_convolutions_start_with_variance_two_over_fan_out():
 # --- The networks of the literature ------------------------------------------------------------
 
 
-def test_every_named_resnet_has_a_published_size():
-    assert {name for name in NAMED if name.startswith("resnet")} == set(PUBLISHED_PARAMETERS)
+def test_every_published_name_has_a_published_size():
+    assert set(NAMED) - set(PUBLISHED_PARAMETERS) == {"small_cnn", "tiny_cnn", "row_lstm"}
 
 
-@every_resnet
-def test_size_depth_and_stages_are_those_of_the_name(name):
-    model = NAMED[name].clone(num_classes=100)
-    assert parameter_count(model, (32, 32, 3)) == PUBLISHED_PARAMETERS[name]
-    shapes = parameter_shapes(model)
-    # Projections on the shortcut do not count as layers.
-    layers = [k for k in shapes if "kernel" in shapes[k] and "shortcut" not in k]
-    assert len(layers) == int(name.removeprefix("resnet").split("x")[0])
+@pytest.mark.parametrize("name", PUBLISHED_PARAMETERS)
+def test_size_and_depth_are_those_of_the_name(name):
+    model, shape = NAMED[name], (224, 224, 3)
+    if model.num_classes == 10:
+        model, shape = model.clone(num_classes=100), (32, 32, 3)
+    shapes = variable_shapes(model, shape)
+    counts = [math.prod(size) for path, size in shapes.items() if path[0] == "params"]
+    assert sum(counts) == PUBLISHED_PARAMETERS[name]
+    if found := re.match(r"(?:resnet|vgg)(\d+)", name):
+        # Projections on the shortcut do not count as layers.
+        layers = {path[1] for path in shapes if path[-1] == "kernel" and "shortcut" not in path[1]}
+        # A benchmark VGG is called after the network with two hidden layers it comes from.
+        missing = 2 if name in ("vgg8", "vgg11", "vgg13", "vgg16", "vgg19") else 0
+        assert len(layers) + missing == int(found[1])
 
 
 @pytest.mark.parametrize(
@@ -542,6 +671,6 @@ class Unfinished(VisionModel):
 def test_an_unfinished_network_says_what_is_missing():
     with pytest.raises(TypeError, match="Unfinished does not define __call__"):
         Unfinished().apply({}, images(1))
-    with pytest.raises(ValueError, match="Unfinished does not say how it shrinks"):
+    with pytest.raises(TypeError, match="Unfinished does not say how it shrinks"):
         Unfinished().scaled(0.5, 0.5)
     assert Unfinished().torch_names() == ()
