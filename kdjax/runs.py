@@ -1,8 +1,8 @@
 """From an experiment to the training runs it consists of. Pure: no files, no devices."""
 
-from functools import partial
+import functools
 
-from kdjax.experiment import Experiment, Run, Student, TeacherReference
+from kdjax.experiment import Derive, Experiment, Run, Student, TeacherReference
 from kdjax.losses import CrossEntropy, Term
 from kdjax.models import Model
 from kdjax.models.summary import Shape, flops, parameter_count
@@ -11,14 +11,17 @@ from kdjax.students.derive import derive, derive_within
 
 def student_model(student: Student, teacher: Model, shape: Shape) -> Model:
     """The student as named, or cut from the teacher, for images of `shape`."""
-    if student.model is not None:
-        return student.model
-    how = student.derive
+    return student.model or _derived(student.derive, teacher, shape)
+
+
+@functools.cache  # a budget takes many traces, and every run of a job asks
+def _derived(how: Derive, teacher: Model, shape: Shape) -> Model:
     for name, count in (("params", parameter_count), ("flops", flops)):
         share = getattr(how, name)
         if share is not None:
+            cost = functools.partial(count, shape=shape)
             try:
-                return derive_within(teacher, partial(count, shape=shape), share, depth=how.depth)
+                return derive_within(teacher, cost, share, depth=how.depth)
             except ValueError as error:
                 raise ValueError(f"student.derive.{name}: {error}") from error
     return derive(teacher, width=how.width, depth=how.depth)
