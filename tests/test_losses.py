@@ -355,7 +355,9 @@ def test_a_stopped_teacher_gets_no_gradient_and_changes_none(kind):
     (stopped, none), (running, some) = (slopes(student, teacher, stop) for stop in (True, False))
     assert not any(jnp.any(leaf) for leaf in jax.tree.leaves(none))
     assert any(jnp.any(leaf) for leaf in jax.tree.leaves(some)) == kind.needs_teacher
-    jax.tree.map(np.testing.assert_array_equal, stopped, running)
+    # Two programs, so they may round differently.
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    jax.tree.map(close, stopped, running)
 
 
 # --- Laws ------------------------------------------------------------------------------------

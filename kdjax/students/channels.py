@@ -227,12 +227,18 @@ class _Trace:
 
     def scan(self, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
         """What a loop carries around is the same before and after each turn."""
-        consts, carried = equation.params["num_consts"], equation.params["num_carry"]
+        body = equation.params["jaxpr"]
+        jaxpr = body.jaxpr if isinstance(body, ClosedJaxpr) else body
+        # What is cut into turns, or stacked from them, has an axis more outside than inside; how
+        # many arguments are of which kind is kept differently from version to version of JAX.
+        whole = _alike(equation.invars, jaxpr.invars)
+        carried = _alike(equation.outvars, jaxpr.outvars)
+        consts = whole - carried
         first, carry = inputs[:consts], inputs[consts : consts + carried]
         slices = [_without(value, [0]) for value in inputs[consts + carried :]]
         results: list[Value] = []
         for _ in range(carried + 1):  # by then labels went through all that is carried
-            results = self.run(equation.params["jaxpr"], [*first, *carry, *slices])
+            results = self.run(jaxpr, [*first, *carry, *slices])
             pairs = zip(carry, results[:carried], strict=True)
             carry = [self.together(pair) for pair in pairs]
         return [*carry, *(_stacked(value) for value in results[carried:])]
@@ -262,6 +268,11 @@ class _Trace:
 
 def _shape(variable: Any) -> tuple[int, ...]:
     return variable.aval.shape
+
+
+def _alike(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+    """How many of a loop's arguments or results are the same outside and in each turn."""
+    return sum(_shape(a) == _shape(b) for a, b in zip(outside, inside, strict=True))
 
 
 def _along(labels: Labels, rank: int, axis: int) -> Labels:
