@@ -9,9 +9,12 @@ from fresh weights and from inherited ones. Accuracy is that of the last step on
 
 import gzip
 import json
+import os
+import platform
 import sys
 import tempfile
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import jax
@@ -75,6 +78,13 @@ def main(name, output):
     shape = data["train"].images.shape[1:]
     info = DataInfo("x", shape, tuple(map(str, range(10))), {"train": len(data["train"])})
     job = Job(Devices(), Runtime(), Reporter(speaks=False))
+    about = {
+        "data": Path(name).name,
+        "device": f"{len(job.devices.all)} x {job.devices.all[0].device_kind}",
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{library: version(library) for library in ("jax", "flax", "optax")},
+    }
     found = {way: {"start": [], "end": []} for way in WAYS} | {"teacher": {"end": []}}
     for seed in range(SEEDS):
         with tempfile.TemporaryDirectory() as folder:
@@ -141,7 +151,7 @@ def main(name, output):
                 found[name_]["end"].append(seen[-1])
         print(seed, {k: {m: round(v[-1], 4) for m, v in x.items()} for k, x in found.items()})
         sys.stdout.flush()
-        Path(output).write_text(json.dumps(found, indent=1) + "\n")
+        Path(output).write_text(json.dumps({"about": about, "top1": found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
