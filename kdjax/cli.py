@@ -58,7 +58,7 @@ COMMANDS = {
         takes_preset=False,
     ),
     "weights": Command(
-        "import FILE --model NAME --num-classes N --out RUN | export RUN --out FILE",
+        "import FILE --model NAME --num-classes N --out RUN | export RUN [--out FILE]",
         "weights from PyTorch files as runs, and back",
         "kdjax weights import net.safetensors --model resnet18 --num-classes 1000 --out runs/r18",
         takes_preset=False,

@@ -165,8 +165,8 @@ class TorchFlags:
 
     run: Positional[Path]
     """A run directory."""
-    out: Path
-    """The file to write."""
+    out: Path | None = None
+    """The file to write; by default `torch.safetensors` in the run directory."""
     format: Literal["torch-safetensors"] = "torch-safetensors"
     """Names and layouts of torchvision, timm or RepDistiller, as safetensors."""
     checkpoint: str = "best"
@@ -294,8 +294,9 @@ def _import_weights(arguments: list[str]) -> None:
 
 def _export_weights(arguments: list[str]) -> None:
     flags = parse(TorchFlags, arguments, "kdjax weights export")
-    count = export_torch(load(flags.run, flags.checkpoint), flags.out)
-    Console().print(f"{flags.out}: {count} arrays", soft_wrap=True, highlight=False)
+    out = flags.out or flags.run / "torch.safetensors"
+    count = export_torch(load(flags.run, flags.checkpoint), out)
+    Console().print(f"{out}: {count} arrays", soft_wrap=True, highlight=False)
 
 
 def report(arguments: list[str]) -> None:

@@ -54,6 +54,10 @@ def test_what_comes_in_goes_out_to_the_bit(imported, tmp_path, capsys):
     for key, value in state().items():
         np.testing.assert_array_equal(back[key], value)
     assert capsys.readouterr().out.rstrip().endswith(f"{len(back)} arrays")
+    assert main(["weights", "export", str(imported), "--format", "torch-safetensors"]) == 0
+    assert load_file(imported / "torch.safetensors").keys() == back.keys()
+    assert main(["weights", "export", str(imported), "--out", str(out)]) == 1
+    assert "exists; choose another" in capsys.readouterr().err
 
 
 def test_an_imported_run_is_a_run(imported, digits, data_directory, tmp_path, capsys):

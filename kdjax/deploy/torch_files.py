@@ -28,7 +28,9 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """A `.safetensors` file that PyTorch reads."""
+    """A `.safetensors` file that PyTorch reads; ValueError if something is there already."""
+    if path.exists():
+        raise ValueError(f"--out: {path} exists; choose another, or delete it.")
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".tmp")
     save_file({name: np.ascontiguousarray(x) for name, x in tensors.items()}, draft)
