@@ -7,8 +7,7 @@ squeeze-and-excite gates, concatenations, shuffles, zero padding, flattened maps
 computed and no family is known.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,11 +17,24 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from kdjax.models.base import VisionModel
 from kdjax.models.summary import Shape
+from kdjax.students.labels import (
+    Labels,
+    Layer,
+    Value,
+    along,
+    cut,
+    moved,
+    padded,
+    reshaped,
+    rows,
+    spread,
+    stacked,
+    vector,
+    without,
+)
 
 Path = tuple[str, ...]
 """Of an array among a network's variables: collection, layers, leaf."""
-Labels = np.ndarray
-"""A label for each position; 0 where no channel of the network lies."""
 
 
 class Axis(NamedTuple):
@@ -33,16 +45,6 @@ class Axis(NamedTuple):
     """Whether the array reads these channels, or writes them."""
     group: int = 0
 
-
-class Layer(NamedTuple):
-    """Labels of a value along some of its axes: as long as it there, and 1 elsewhere."""
-
-    axes: frozenset[int]
-    labels: Labels
-
-
-Value = list[Layer]
-"""What is known of an array in the trace; empty where it carries no channels."""
 
 POSITIONAL = frozenset({"sort", "rev", "cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"})
 """Operations that keep a shape and yet mix positions."""
@@ -106,7 +108,7 @@ class _Trace:
         labels = self._fresh(size)
         self.found[axis] = labels
         self._owner[int(labels[0])] = axis.path
-        return Layer(frozenset({position}), _along(labels, rank, position))
+        return Layer(frozenset({position}), along(labels, rank, position))
 
     def _fresh(self, size: int) -> Labels:
         start = len(self._parent)
@@ -151,10 +153,10 @@ class _Trace:
         if name.startswith("reduce_window"):
             return [_through_windows(equation, inputs[0])]
         if name.startswith("reduce_") or name in ("argmax", "argmin"):
-            return [_without(layers, equation.params["axes"]) for layers in inputs[:1]]
+            return [without(layers, equation.params["axes"]) for layers in inputs[:1]]
         out = _shape(equation.outvars[0])
         if name not in POSITIONAL and all(_fits(_shape(atom), out) for atom in equation.invars):
-            return [self.together([_spread(value, out) for value in inputs])]
+            return [self.together([spread(value, out) for value in inputs])]
         return [[] for _ in equation.outvars]
 
     def together(self, inputs: Sequence[Value]) -> Value:
@@ -176,16 +178,16 @@ class _Trace:
         groups = equation.params["feature_group_count"]
         rank = len(numbers.lhs_spec)
         size = _shape(equation.invars[0])[numbers.lhs_spec[1]]
-        image = _vector(inputs[0], numbers.lhs_spec[1], size)
-        reads = _vector(inputs[1], numbers.rhs_spec[1], size // groups)
+        image = vector(inputs[0], numbers.lhs_spec[1], size)
+        reads = vector(inputs[1], numbers.rhs_spec[1], size // groups)
         out = _shape(equation.outvars[0])[numbers.out_spec[1]]
-        writes = _vector(inputs[1], numbers.rhs_spec[0], out)
+        writes = vector(inputs[1], numbers.rhs_spec[0], out)
         if groups == 1 and self._owner.get(int(reads[0])) not in self._whole_groups:
             self.join(image, reads)
         else:
             self._grouped(image.reshape(groups, -1), reads, writes.reshape(groups, -1))
         feature = numbers.out_spec[1]
-        return [[Layer(frozenset({feature}), _along(writes, rank, feature))]]
+        return [[Layer(frozenset({feature}), along(writes, rank, feature))]]
 
     def _grouped(self, image: Labels, reads: Labels, writes: Labels) -> None:
         """One row a group. Depthwise, or cut by whole groups: what is read and written is one."""
@@ -204,15 +206,15 @@ class _Trace:
         rank = len(_shape(equation.outvars[0]))
         for a, b in zip(left, right, strict=True):
             size = _shape(equation.invars[0])[a]
-            self.join(_vector(inputs[0], a, size), _vector(inputs[1], b, size))
+            self.join(vector(inputs[0], a, size), vector(inputs[1], b, size))
         heads = []
         for i, pair in enumerate(zip(left_batch, right_batch, strict=True)):
             size = _shape(equation.invars[0])[pair[0]]
-            sides = [_rows(value, axis, size) for value, axis in zip(inputs, pair, strict=True)]
-            rows = [*sides[0], *sides[1]]
-            for row in rows:  # one head of attention is kept or lost as a whole
-                self.join(rows[0][:, :1], row)
-            heads += [[Layer(frozenset({i}), _along(row[:, 0], rank, i))] for row in rows[:1]]
+            sides = [rows(value, axis, size) for value, axis in zip(inputs, pair, strict=True)]
+            both = [*sides[0], *sides[1]]
+            for row in both:  # one head of attention is kept or lost as a whole
+                self.join(both[0][:, :1], row)
+            heads += [[Layer(frozenset({i}), along(row[:, 0], rank, i))] for row in both[:1]]
         result: Value = []
         place = len(left_batch)
         for side, gone, batch in ((0, left, left_batch), (1, right, right_batch)):
@@ -222,7 +224,7 @@ class _Trace:
             places |= {axis: i for i, axis in enumerate(batch)}
             place += len(free)
             kept = [layer for layer in inputs[side] if layer.axes <= places.keys()]
-            result += [_moved(layer, places, rank) for layer in kept]
+            result += [moved(layer, places, rank) for layer in kept]
         return [self.together([*heads, *([layer] for layer in result)])]
 
     def scan(self, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
@@ -235,25 +237,23 @@ class _Trace:
         carried = _alike(equation.outvars, jaxpr.outvars)
         consts = whole - carried
         first, carry = inputs[:consts], inputs[consts : consts + carried]
-        slices = [_without(value, [0]) for value in inputs[consts + carried :]]
+        slices = [without(value, [0]) for value in inputs[consts + carried :]]
         results: list[Value] = []
         for _ in range(carried + 1):  # by then labels went through all that is carried
             results = self.run(jaxpr, [*first, *carry, *slices])
             pairs = zip(carry, results[:carried], strict=True)
             carry = [self.together(pair) for pair in pairs]
-        return [*carry, *(_stacked(value) for value in results[carried:])]
+        return [*carry, *(stacked(value) for value in results[carried:])]
 
     def concatenation(self, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
         axis = equation.params["dimension"]
         rank = len(_shape(equation.outvars[0]))
         parts, rest = [], []
         for operand, value in zip(equation.invars, inputs, strict=True):
-            along = [layer for layer in value if axis in layer.axes]
+            cut_up = [layer for layer in value if axis in layer.axes]
             rest.append([layer for layer in value if axis not in layer.axes])
-            none = Layer(
-                frozenset({axis}), _along(np.zeros(_shape(operand)[axis], int), rank, axis)
-            )
-            parts.append(along[0] if along else none)
+            none = Layer(frozenset({axis}), along(np.zeros(_shape(operand)[axis], int), rank, axis))
+            parts.append(cut_up[0] if cut_up else none)
         if not any(layer.labels.any() for layer in parts):
             return [self.together(rest)]
         axes = frozenset().union(*(layer.axes for layer in parts))
@@ -275,52 +275,6 @@ def _alike(outside: Sequence[Any], inside: Sequence[Any]) -> int:
     return sum(_shape(a) == _shape(b) for a, b in zip(outside, inside, strict=True))
 
 
-def _along(labels: Labels, rank: int, axis: int) -> Labels:
-    return labels.reshape([-1 if a == axis else 1 for a in range(rank)])
-
-
-def _vector(value: Value, axis: int, size: int) -> Labels:
-    """The labels along one axis; no channels where they do not vary along it alone."""
-    alone = [layer for layer in value if layer.axes == {axis}]
-    return alone[0].labels.reshape(-1) if alone else np.zeros(size, np.int64)
-
-
-def _rows(value: Value, axis: int, size: int) -> list[Labels]:
-    """The labels at each place of an axis, a row a place, where they vary along it.
-
-    A single place, `[1, n]`, is the only head of attention: there all do.
-    """
-    return [
-        np.moveaxis(layer.labels, axis, 0).reshape(layer.labels.shape[axis], -1)
-        for layer in value
-        if axis in layer.axes or layer.labels.shape[axis] == size == 1
-    ]
-
-
-def _moved(layer: Layer, places: Mapping[int, int], rank: int) -> Layer:
-    """The layer with its axes at other places of a result."""
-    order = sorted(layer.axes, key=lambda axis: places[axis])
-    others = [axis for axis in range(layer.labels.ndim) if axis not in layer.axes]
-    shape = [1] * rank
-    for axis in order:
-        shape[places[axis]] = layer.labels.shape[axis]
-    moved = layer.labels.transpose([*others, *order]).reshape(shape)
-    return Layer(frozenset(places[axis] for axis in layer.axes), moved)
-
-
-def _without(value: Value, gone: Sequence[int]) -> Value:
-    """What is left when some axes are summed away."""
-    rank = value[0].labels.ndim if value else 0
-    left = [axis for axis in range(rank) if axis not in gone]
-    places = {axis: i for i, axis in enumerate(left)}
-    return [_moved(layer, places, len(left)) for layer in value if layer.axes <= places.keys()]
-
-
-def _stacked(value: Value) -> Value:
-    """With a new first axis, along which nothing varies."""
-    return [Layer(frozenset(a + 1 for a in x.axes), x.labels[np.newaxis]) for x in value]
-
-
 def _through_windows(equation: JaxprEqn, value: Value) -> Value:
     window = equation.params["window_dimensions"]
     return [layer for layer in value if all(window[axis] == 1 for axis in layer.axes)]
@@ -332,68 +286,28 @@ def _fits(shape: Sequence[int], out: Sequence[int]) -> bool:
     return not shape or (same_rank and all(a in (1, b) for a, b in zip(shape, out, strict=True)))
 
 
-def _spread(value: Value, out: Sequence[int]) -> Value:
-    """One channel spread over many is a gate of all of them, and none of them."""
-    return [layer for layer in value if all(layer.labels.shape[a] == out[a] for a in layer.axes)]
-
-
 def _broadcast(trace: _Trace, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
     new = equation.params["shape"]
     places = dict(enumerate(equation.params["broadcast_dimensions"]))
-    moved = [_moved(layer, places, len(new)) for layer in inputs[0]]
-    return [_spread(moved, new)]
+    return [spread([moved(layer, places, len(new)) for layer in inputs[0]], new)]
 
 
 def _reshape(trace: _Trace, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
     old, new = _shape(equation.invars[0]), _shape(equation.outvars[0])
-    return [[part for layer in inputs[0] for part in _reshaped(layer, old, new)]]
-
-
-def _reshaped(layer: Layer, old: Sequence[int], new: Sequence[int]) -> Value:
-    axes: set[int] = set()
-    for before, after in _matching(old, new):
-        if layer.axes & set(before):
-            long = [axis for axis in after if new[axis] > 1]
-            axes |= set(long or after[:1])
-    if not axes:
-        return []
-    full = np.broadcast_to(layer.labels, old).reshape(new)
-    first = tuple(slice(None) if axis in axes else slice(0, 1) for axis in range(len(new)))
-    return [Layer(frozenset(axes), full[first])]
-
-
-def _matching(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """Runs of axes that a reshape turns into each other: those of equal products.
-
-    From the last axis on, where channels are, since axes of size 1 fit anywhere.
-    """
-    runs: list[tuple[list[int], list[int]]] = []
-    i, j = len(old) - 1, len(new) - 1
-    while i >= 0 or j >= 0:
-        if runs and i >= 0 and old[i] == 1 and (j < 0 or new[j] > 1):
-            runs.append(([i], []))
-            i -= 1
-            continue
-        before, after = [i] if i >= 0 else [], [j] if j >= 0 else []
-        while (a := math.prod(old[x] for x in before)) != (b := math.prod(new[x] for x in after)):
-            grown = before if a < b else after
-            grown.append(grown[-1] - 1)
-        i, j = i - len(before), j - len(after)
-        runs.append((before, after))
-    return runs
+    return [[part for layer in inputs[0] for part in reshaped(layer, old, new)]]
 
 
 def _transpose(trace: _Trace, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
     order = equation.params["permutation"]
     places = {axis: i for i, axis in enumerate(order)}
-    return [[_moved(layer, places, len(order)) for layer in inputs[0]]]
+    return [[moved(layer, places, len(order)) for layer in inputs[0]]]
 
 
 def _slice(trace: _Trace, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
     p = equation.params
     strides = p["strides"] or [1] * len(p["start_indices"])
     bounds = list(zip(p["start_indices"], p["limit_indices"], strides, strict=True))
-    return [[_cut(layer, [slice(*bound) for bound in bounds]) for layer in inputs[0]]]
+    return [[cut(layer, [slice(*bound) for bound in bounds]) for layer in inputs[0]]]
 
 
 def _split(trace: _Trace, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
@@ -401,14 +315,9 @@ def _split(trace: _Trace, equation: JaxprEqn, inputs: list[Value]) -> list[Value
     rank = len(_shape(equation.invars[0]))
     for size in equation.params["sizes"]:
         part = [slice(start, start + size) if a == axis else slice(None) for a in range(rank)]
-        results.append([_cut(layer, part) for layer in inputs[0]])
+        results.append([cut(layer, part) for layer in inputs[0]])
         start += size
     return results
-
-
-def _cut(layer: Layer, parts: Sequence[slice]) -> Layer:
-    inside = [part if a in layer.axes else slice(None) for a, part in enumerate(parts)]
-    return Layer(layer.axes, layer.labels[tuple(inside)])
 
 
 def _dynamic_slice(trace: _Trace, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
@@ -417,17 +326,7 @@ def _dynamic_slice(trace: _Trace, equation: JaxprEqn, inputs: list[Value]) -> li
 
 
 def _pad(trace: _Trace, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
-    return [[_padded(layer, equation.params["padding_config"]) for layer in inputs[0]]]
-
-
-def _padded(layer: Layer, config: Sequence[tuple[int, int, int]]) -> Layer:
-    labels = layer.labels
-    for axis in layer.axes:
-        low, high, inner = config[axis]
-        assert inner == 0 <= min(low, high), "channels are padded at their ends"
-        width = [(low, high) if a == axis else (0, 0) for a in range(labels.ndim)]
-        labels = np.pad(labels, width)
-    return Layer(layer.axes, labels)
+    return [padded(inputs[0], equation.params["padding_config"])]
 
 
 def _select(trace: _Trace, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:

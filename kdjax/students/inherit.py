@@ -17,7 +17,8 @@ from kdjax.experiment import Importance
 from kdjax.models import Model
 from kdjax.models.base import spread
 from kdjax.models.summary import Shape
-from kdjax.students.channels import Axis, Labels, Path, channels, group_counts
+from kdjax.students.channels import Axis, Path, channels, group_counts
+from kdjax.students.labels import Labels
 from kdjax.types import Variables
 
 FRESH = "or start from fresh weights (inherit=False)."
