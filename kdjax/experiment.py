@@ -6,7 +6,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from kdjax.data.augment import Augmentation, Flip, PadCrop
-from kdjax.losses import AttentionTransfer, CrossEntropy, Loss, SoftTarget, Term
+from kdjax.losses import (
+    DKD,
+    WSLD,
+    AttentionTransfer,
+    CrossEntropy,
+    LogitStandardization,
+    Loss,
+    SoftTarget,
+    Term,
+)
 from kdjax.models import ConvNeXt, Model, SmallCNN
 from kdjax.optim import SGD, AdamW, Cosine, Optimizer, Schedule, Steps
 
@@ -364,8 +373,11 @@ def _check_loss(where: str, loss: Loss) -> None:
     if isinstance(loss, CrossEntropy):
         smoothing = loss.label_smoothing
         _require(f"{where}.label_smoothing", smoothing, 0 <= smoothing < 1, "in [0, 1)")
-    if isinstance(loss, SoftTarget):
+    if isinstance(loss, SoftTarget | LogitStandardization | DKD | WSLD):
         _require(f"{where}.temperature", loss.temperature, loss.temperature > 0, "positive")
+    if isinstance(loss, DKD):
+        _require(f"{where}.alpha", loss.alpha, loss.alpha >= 0, ">= 0")
+        _require(f"{where}.beta", loss.beta, loss.beta >= 0, ">= 0")
     if isinstance(loss, AttentionTransfer):
         _require(f"{where}.stages", loss.stages, len(loss.stages) > 0, "at least one stage")
         # Below one the slope of |F|^p is infinite at the zeros that every ReLU leaves.

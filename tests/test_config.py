@@ -28,7 +28,18 @@ from kdjax.experiment import (
     TeacherReference,
     validate,
 )
-from kdjax.losses import AttentionTransfer, CrossEntropy, FitNet, Loss, Ramp, SoftTarget, Term
+from kdjax.losses import (
+    DKD,
+    WSLD,
+    AttentionTransfer,
+    CrossEntropy,
+    FitNet,
+    LogitStandardization,
+    Loss,
+    Ramp,
+    SoftTarget,
+    Term,
+)
 from kdjax.models import NAMED, Model, ResNet, SmallCNN, VisionModel
 from kdjax.optim import AdamW, Constant, Optimizer, Schedule, Steps
 
@@ -411,6 +422,14 @@ FULL_RULES = [
     ("student.losses.1.loss.p", 0.5, "at least 1"),
     ("student.losses.1.loss.stages", (), "at least one stage"),
 ]
+LOSS = "student.losses.1.loss"
+OWN = [
+    (LogitStandardization(), "temperature", 0.0, "positive"),
+    (DKD(), "temperature", -1.0, "positive"),
+    (DKD(), "alpha", -0.5, ">= 0"),
+    (DKD(), "beta", -0.5, ">= 0"),
+    (WSLD(), "temperature", 0.0, "positive"),
+]
 FULL_WITH_THREE = replaced(FULL, "teacher.model.std", (0.2, 0.2, 0.2))
 
 
@@ -419,6 +438,7 @@ FULL_WITH_THREE = replaced(FULL, "teacher.model.std", (0.2, 0.2, 0.2))
     [
         *((PLAIN, *rule) for rule in PLAIN_RULES),
         *((FULL_WITH_THREE, *rule) for rule in FULL_RULES),
+        *((replaced(PLAIN, LOSS, loss), f"{LOSS}.{field}", *rest) for loss, field, *rest in OWN),
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )

@@ -14,10 +14,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from kdjax.losses import (
+    DKD,
+    WSLD,
     AttentionTransfer,
     CrossEntropy,
     DistillationLoss,
     FitNet,
+    HardTarget,
+    LogitMSE,
+    LogitStandardization,
     Loss,
     Ramp,
     SoftTarget,
@@ -50,6 +55,49 @@ def np_soft_target(loss, student, teacher, labels, own):
     t = loss.temperature
     log_t, log_s = np_log_softmax(teacher["logits"] / t), np_log_softmax(student["logits"] / t)
     return t**2 * np.sum(np.exp(log_t) * (log_t - log_s), axis=-1)
+
+
+def np_label_loss(z, labels):
+    return -np_log_softmax(z)[np.arange(len(z)), labels]
+
+
+def np_hard_target(loss, student, teacher, labels, own):
+    return np_label_loss(student["logits"], teacher["logits"].argmax(axis=-1))
+
+
+def np_logit_mse(loss, student, teacher, labels, own):
+    gap = student["logits"] - teacher["logits"]
+    return np.linalg.norm(gap, axis=-1) ** 2 / CLASSES
+
+
+def np_logit_standardization(loss, student, teacher, labels, own):
+    def standard(side):
+        z = side["logits"]
+        spread = np.std(z, axis=-1, ddof=1, keepdims=True)
+        return {"logits": (z - np.mean(z, axis=-1, keepdims=True)) / (1e-7 + spread)}
+
+    return np_soft_target(loss, standard(student), standard(teacher), labels, own)
+
+
+def np_dkd(loss, student, teacher, labels, own):
+    def divergence(p, q):
+        return np.sum(p * np.log(p / q))
+
+    values = []
+    for z_s, z_t, y in zip(student["logits"], teacher["logits"], labels, strict=True):
+        q, p = (np.exp(np_log_softmax(z / loss.temperature)) for z in (z_s, z_t))
+        tckd = divergence(np.array([p[y], 1 - p[y]]), np.array([q[y], 1 - q[y]]))
+        p, q = np.delete(p, y), np.delete(q, y)
+        nckd = divergence(p / p.sum(), q / q.sum())
+        values.append(loss.temperature**2 * (loss.alpha * tckd + loss.beta * nckd))
+    return np.array(values)
+
+
+def np_wsld(loss, student, teacher, labels, own):
+    # Where the gradient is measured, the student that weighs stands still.
+    weighing = student.get("logits held", student["logits"])
+    ratio = np_label_loss(weighing, labels) / (np_label_loss(teacher["logits"], labels) + 1e-7)
+    return (1 - np.exp(-ratio)) * np_soft_target(loss, student, teacher, labels, own)
 
 
 def np_pool(x, height, width):
@@ -112,6 +160,11 @@ def np_fitnet(loss, student, teacher, labels, own):
 FORMULAS = {
     CrossEntropy: np_cross_entropy,
     SoftTarget: np_soft_target,
+    HardTarget: np_hard_target,
+    LogitMSE: np_logit_mse,
+    LogitStandardization: np_logit_standardization,
+    DKD: np_dkd,
+    WSLD: np_wsld,
     AttentionTransfer: np_attention_transfer,
     FitNet: np_fitnet,
 }
@@ -121,6 +174,15 @@ CASES = {
     "cross_entropy_smoothed": CrossEntropy(label_smoothing=0.3),
     "soft_target": SoftTarget(),
     "soft_target_at_one": SoftTarget(temperature=1.0),
+    "hard_target": HardTarget(),
+    "logit_mse": LogitMSE(),
+    "logit_standardization": LogitStandardization(),
+    "logit_standardization_at_half": LogitStandardization(temperature=0.5),
+    "dkd": DKD(),
+    "dkd_target_alone": DKD(alpha=2.0, beta=0.0, temperature=1.0),
+    "dkd_others_alone": DKD(alpha=0.0, beta=1.0, temperature=2.0),
+    "wsld": WSLD(),
+    "wsld_at_four": WSLD(temperature=4.0),
     "attention_code": AttentionTransfer(),
     "attention_paper": AttentionTransfer(variant="paper"),
     "attention_cubed": AttentionTransfer(p=3.0),
@@ -140,6 +202,11 @@ CASES = {
 OTHER_VALUES = {
     (CrossEntropy, "label_smoothing"): 0.1,
     (SoftTarget, "temperature"): 2.0,
+    (LogitStandardization, "temperature"): 1.0,
+    (DKD, "alpha"): 3.0,
+    (DKD, "beta"): 2.0,
+    (DKD, "temperature"): 2.0,
+    (WSLD, "temperature"): 4.0,
     (AttentionTransfer, "stages"): ("stage1",),
     (AttentionTransfer, "teacher_stages"): ("half", "stage2"),
     (AttentionTransfer, "p"): 1.0,
@@ -271,9 +338,10 @@ def test_gradient_is_the_slope_of_the_formula(name):
     by_student, by_params = gradients(student, params)
     ours_s, _, ours_own = as_float64(by_student, by_student, by_params)
     s, t, own = as_float64(student, teacher, params)
+    held = {**s, "logits held": s["logits"]}
     formula = functools.partial(FORMULAS[type(loss)], loss)
     expected = finite_differences(
-        lambda moved: weights @ formula({**s, **moved}, t, batch.label, own),
+        lambda moved: weights @ formula({**held, **moved}, t, batch.label, own),
         {name: s[name] for name in read},
     )
     for stage in read:
@@ -354,7 +422,8 @@ def test_a_stopped_teacher_gets_no_gradient_and_changes_none(kind):
     slopes = jax.grad(objective, argnums=(0, 1))
     (stopped, none), (running, some) = (slopes(student, teacher, stop) for stop in (True, False))
     assert not any(jnp.any(leaf) for leaf in jax.tree.leaves(none))
-    assert any(jnp.any(leaf) for leaf in jax.tree.leaves(some)) == kind.needs_teacher
+    slopes_reach = kind.needs_teacher and kind is not HardTarget  # which reads a decision
+    assert any(jnp.any(leaf) for leaf in jax.tree.leaves(some)) == slopes_reach
     # Two programs, so they may round differently.
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
     jax.tree.map(close, stopped, running)
@@ -371,6 +440,8 @@ law = settings(
 )
 finite = st.floats(-50, 50, width=32)
 logits = arrays(np.float32, (3, CLASSES), elements=finite)
+whole = st.integers(-50, 50)
+whole_logits = arrays(np.float32, (3, CLASSES), elements=whole.map(float))
 maps = arrays(np.float32, (3, 2, 4, 3), elements=finite)
 
 
@@ -388,6 +459,16 @@ ATTENTION = [
     for p in (1.0, 2.0, 4.0)
 ]
 FEATURE_LOSSES = [*ATTENTION, FitNet(stage="flat")]
+LOGIT_LOSSES = [
+    CrossEntropy(),
+    CrossEntropy(label_smoothing=0.2),
+    SoftTarget(),
+    HardTarget(),
+    LogitMSE(),
+    LogitStandardization(),
+    DKD(),
+    WSLD(),
+]
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -415,6 +496,18 @@ def test_soft_target_is_zero_where_the_student_is_the_teacher(z, temperature):
 
 
 @law
+@given(logits)
+def test_teacher_logit_losses_are_zero_where_the_student_is_the_teacher(z):
+    for loss in (LogitMSE(), LogitStandardization(), DKD(beta=1.0, temperature=1.0), WSLD()):
+        values, slope = value_and_slope(loss, says(z), says(z))
+        np.testing.assert_allclose(values, 0, atol=2e-5)
+        # Equal logits are divided by next to nothing, and so is the slope's rounding.
+        steep = 1 / (1e-7 + z.std(axis=-1, keepdims=True))
+        scale = np.maximum(1, steep) if isinstance(loss, LogitStandardization) else 1
+        np.testing.assert_allclose(slope.logits / scale, 0, atol=1e-4)
+
+
+@law
 @given(maps, st.sampled_from(ATTENTION), st.sampled_from([1.0, 0.25, 8.0]))
 def test_attention_transfer_is_zero_where_the_student_is_the_teacher(f, loss, scale):
     """And where it is a multiple of it: the length of the map is divided out."""
@@ -439,8 +532,8 @@ def test_attention_transfer_does_not_see_the_scale_of_a_map(loss, scale):
 @law
 @given(logits, logits)
 def test_logit_losses_are_not_negative(z_s, z_t):
-    for loss in (CrossEntropy(), CrossEntropy(label_smoothing=0.2), SoftTarget()):
-        assert values_of(loss, says(z_s), says(z_t)).min() >= -1e-4
+    for loss in LOGIT_LOSSES:
+        assert values_of(loss, says(z_s), says(z_t)).min() >= -1e-4, loss
 
 
 @law
@@ -458,6 +551,49 @@ def test_logit_losses_do_not_see_a_common_shift(z_s, z_t, a, b):
         values = values_of(loss, says(z_s), says(z_t))
         shifted = values_of(loss, says(z_s + np.float32(a)), says(z_t + np.float32(b)))
         np.testing.assert_allclose(shifted, values, rtol=1e-3, atol=2e-3)
+
+
+@law
+@given(whole_logits, whole_logits, whole, whole)
+def test_losses_of_a_decision_or_a_ratio_do_not_see_a_common_shift(z_s, z_t, a, b):
+    """Whole numbers, which a shift does not round: it cannot turn a decision or a small ratio."""
+    for loss in (HardTarget(), LogitStandardization(), DKD(), WSLD()):
+        values = values_of(loss, says(z_s), says(z_t))
+        shifted = values_of(loss, says(z_s + np.float32(a)), says(z_t + np.float32(b)))
+        np.testing.assert_allclose(shifted, values, rtol=1e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("scale", [0.1, 3.0, 100.0])
+def test_logit_standardization_does_not_see_the_scale_of_logits(scale):
+    z_s, z_t = (np.asarray(out.logits) for out in example()[:2])
+    loss = LogitStandardization()
+    expected = loss.apply({}, says(z_s), says(z_t), LABELS)
+    np.testing.assert_allclose(
+        loss.apply({}, says(z_s * scale), says(z_t / scale), LABELS), expected, rtol=1e-4
+    )
+
+
+@law
+@given(logits, logits, st.sampled_from([1.0, 4.0]))
+def test_soft_targets_are_the_decoupled_parts_put_together(z_s, z_t, temperature):
+    """Zhao et al., section 3: the teacher's doubt in the label weighs the other classes."""
+    target, others = (
+        values_of(DKD(alpha=alpha, beta=1 - alpha, temperature=temperature), says(z_s), says(z_t))
+        for alpha in (1.0, 0.0)
+    )
+    doubt = -np.expm1(-np_label_loss(z_t.astype(np.float64) / temperature, [0, 2, 4]))
+    expected = values_of(SoftTarget(temperature=temperature), says(z_s), says(z_t))
+    np.testing.assert_allclose(target + doubt * others, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_weighted_soft_labels_count_by_who_does_better():
+    """All of the soft targets where the teacher is right, almost none where the student is."""
+    right, wrong = 20 * np.eye(CLASSES)[[0, 2, 4]], 20 * np.eye(CLASSES)[[1, 3, 0]]
+    right, wrong = right.astype(np.float32), wrong.astype(np.float32)
+    for z_s, z_t, weight in ((wrong, right, 1.0), (right, wrong, 0.0)):
+        soft = values_of(SoftTarget(temperature=2.0), says(z_s), says(z_t))
+        values = values_of(WSLD(temperature=2.0), says(z_s), says(z_t))
+        np.testing.assert_allclose(values / soft, weight, atol=1e-6)
 
 
 def test_hot_soft_targets_match_logits():
@@ -492,10 +628,11 @@ def check_finite(loss, student, teacher, labels):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("loss", [CrossEntropy(), CrossEntropy(label_smoothing=0.1), SoftTarget()])
+@pytest.mark.parametrize("loss", LOGIT_LOSSES, ids=lambda loss: type(loss).__name__)
 def test_confident_logits_stay_finite(loss, dtype):
     sure = 1e4 * np.eye(3, CLASSES)
-    for z_s, z_t in ((sure, -sure), (-sure, sure), (sure, sure), (sure, 0 * sure)):
+    pairs = [(sure, -sure), (-sure, sure), (sure, sure), (sure, 0 * sure), (0 * sure, sure)]
+    for z_s, z_t in pairs:
         student, teacher = (says(jnp.asarray(z, dtype)) for z in (z_s, z_t))
         check_finite(loss, student, teacher, [0, 2, 4])
 
@@ -591,7 +728,7 @@ def test_an_unfinished_loss_says_what_is_missing():
 
 
 def test_taps_pair_the_stages_in_order():
-    assert SoftTarget().taps() == CrossEntropy().taps() == ()
+    assert {loss.taps() for loss in LOGIT_LOSSES} == {()}
     assert AttentionTransfer(stages=("a", "b")).taps() == (("a", "a"), ("b", "b"))
     other = AttentionTransfer(stages=("a", "b"), teacher_stages=("c", "d"))
     assert other.taps() == (("a", "c"), ("b", "d"))

@@ -11,7 +11,19 @@ import pytest
 from kdjax.data.augment import PadCrop, augment
 from kdjax.data.pipeline import TrainingStream
 from kdjax.experiment import Data, Run
-from kdjax.losses import AttentionTransfer, CrossEntropy, FitNet, Ramp, SoftTarget, Term
+from kdjax.losses import (
+    DKD,
+    WSLD,
+    AttentionTransfer,
+    CrossEntropy,
+    FitNet,
+    HardTarget,
+    LogitMSE,
+    LogitStandardization,
+    Ramp,
+    SoftTarget,
+    Term,
+)
 from kdjax.models import SmallCNN
 from kdjax.optim import SGD, Cosine
 from kdjax.training.parallel import Devices, fetch
@@ -116,6 +128,18 @@ def test_any_layout_equals_one_big_batch(layout, source, teacher):
     assert largest_difference(fetch(state.params["student"]), params) < 2e-6
     assert largest_difference(fetch(state.stats["student"]), stats) < 2e-6
     np.testing.assert_allclose(history[:, [0, 3, 4]], losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [HardTarget(), LogitMSE(), LogitStandardization(), DKD(), WSLD()],
+    ids=lambda loss: type(loss).__name__,
+)
+def test_a_logit_loss_alone_brings_the_student_to_the_teacher(loss, source, teacher):
+    fit = tiny_fit(batch_size=128, schedule=Cosine(peak=0.05))
+    _, history, _ = train(make_run(losses=(Term(loss),), fit=fit), source, teacher, steps=12)
+    values = history[:, 3]
+    assert values[-3:].mean() < 0.8 * values[:3].mean(), values
 
 
 def test_pmap_and_shard_map_agree_to_the_bit(source, teacher):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from kdjax.losses.base import DistillationLoss
-from kdjax.types import Batch, Outputs
+from kdjax.types import Batch, Labels, Outputs
 
 
 class CrossEntropy(DistillationLoss):
@@ -26,3 +26,9 @@ class CrossEntropy(DistillationLoss):
         classes = log_p.shape[-1]
         target = jax.nn.one_hot(batch.label, classes) * (1 - self.label_smoothing)
         return -jnp.sum((target + self.label_smoothing / classes) * log_p, axis=-1)
+
+
+def cross_entropy(logits: Float[Array, "b classes"], label: Labels) -> Float[Array, " b"]:
+    """`-log softmax(z)_label` of each example."""
+    log_p = jax.nn.log_softmax(logits)
+    return -jnp.take_along_axis(log_p, label[:, None], axis=-1)[:, 0]

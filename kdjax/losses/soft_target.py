@@ -22,6 +22,15 @@ class SoftTarget(DistillationLoss):
     ) -> Float[Array, " b"]:
         """Nats per example, times T²."""
         teacher = require_teacher(self, teacher)
-        log_p = jax.nn.log_softmax(teacher.logits / self.temperature)
-        log_q = jax.nn.log_softmax(student.logits / self.temperature)
-        return self.temperature**2 * jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+        return soft_target(student.logits, teacher.logits, self.temperature)
+
+
+def soft_target(
+    student_logits: Float[Array, "b classes"],
+    teacher_logits: Float[Array, "b classes"],
+    temperature: float,
+) -> Float[Array, " b"]:
+    """`T² KL(softmax(z_t / T) || softmax(z_s / T))` of each example."""
+    log_p = jax.nn.log_softmax(teacher_logits / temperature)
+    log_q = jax.nn.log_softmax(student_logits / temperature)
+    return temperature**2 * jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)

@@ -10,10 +10,25 @@ from jaxtyping import Array
 
 from kdjax.losses.attention_transfer import AttentionTransfer
 from kdjax.losses.cross_entropy import CrossEntropy
+from kdjax.losses.dkd import DKD
 from kdjax.losses.fitnet import FitNet
+from kdjax.losses.hard_target import HardTarget
+from kdjax.losses.logit_mse import LogitMSE
+from kdjax.losses.logit_standardization import LogitStandardization
 from kdjax.losses.soft_target import SoftTarget
+from kdjax.losses.wsld import WSLD
 
-Loss = CrossEntropy | SoftTarget | AttentionTransfer | FitNet
+Loss = (
+    CrossEntropy
+    | SoftTarget
+    | HardTarget
+    | LogitMSE
+    | LogitStandardization
+    | DKD
+    | WSLD
+    | AttentionTransfer
+    | FitNet
+)
 """Every loss a config file can name."""
 
 

@@ -1,0 +1,55 @@
+"""Decoupled knowledge distillation (Zhao et al., 2022, arXiv:2203.08679)."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from kdjax.losses.base import DistillationLoss, require_teacher
+from kdjax.types import Batch, Labels, Outputs
+
+
+class DKD(DistillationLoss):
+    """`T² (alpha TCKD + beta NCKD)`, both Kullback-Leibler divergences from the teacher.
+
+    With `p = softmax(z / T)` and the label `y`:
+
+    - TCKD compares `(p_y, 1 - p_y)`: how sure of the label;
+    - NCKD compares `p_c / (1 - p_y)` over the classes `c ≠ y`: how the rest is shared out.
+
+    `SoftTarget` is `alpha = 1` and `beta = 1 - p_y` of the teacher. The authors' code takes the
+    label out of the softmax by subtracting 1000 from its logit; here it is left out exactly.
+    """
+
+    alpha: float = 1.0
+    """Weight of TCKD."""
+    beta: float = 8.0
+    """Weight of NCKD."""
+    temperature: float = 4.0
+    """Divides both logits; positive."""
+
+    def __call__(
+        self, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> Float[Array, " b"]:
+        """Nats per example, times T²."""
+        teacher = require_teacher(self, teacher)
+        odds_s, rest_s = decouple(student.logits / self.temperature, batch.label)
+        odds_t, rest_t = decouple(teacher.logits / self.temperature, batch.label)
+        tckd = sum(
+            jax.nn.sigmoid(side * odds_t)
+            * (jax.nn.log_sigmoid(side * odds_t) - jax.nn.log_sigmoid(side * odds_s))
+            for side in (1, -1)
+        )
+        others = jax.nn.one_hot(batch.label, student.logits.shape[-1]) == 0
+        share = jnp.exp(jnp.where(others, rest_t, -jnp.inf))
+        nckd = jnp.sum(share * (rest_t - rest_s), axis=-1)
+        return self.temperature**2 * (self.alpha * tckd + self.beta * nckd)
+
+
+def decouple(
+    logits: Float[Array, "b classes"], label: Labels
+) -> tuple[Float[Array, " b"], Float[Array, "b classes"]]:
+    """`log(p_y / (1 - p_y))`, and `log(p_c / (1 - p_y))` of every class `c`."""
+    target = jax.nn.one_hot(label, logits.shape[-1]) > 0
+    rest = jax.nn.logsumexp(jnp.where(target, -jnp.inf, logits), axis=-1, keepdims=True)
+    relative = logits - rest
+    return jnp.where(target, relative, 0).sum(axis=-1), relative
