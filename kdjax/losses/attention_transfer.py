@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import DistillationLoss, require_stages, require_teacher
+from kdjax.losses.base import DistillationLoss, require_stages, require_teacher, safe_sqrt
 from kdjax.models.base import adaptive_pool
 from kdjax.types import Batch, Outputs
 
@@ -66,12 +66,6 @@ class AttentionTransfer(DistillationLoss):
         q = (magnitude**self.p).mean(axis=-1).reshape(features.shape[0], -1)
         norm = safe_sqrt(jnp.square(q).sum(axis=-1, keepdims=True))
         return q / jnp.where(norm > 0, norm, 1.0)
-
-
-def safe_sqrt(x: Array) -> Array:
-    """The square root, with gradient zero instead of infinite at zero."""
-    positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
 
 
 def pool_to_common(a: Array, b: Array) -> tuple[Array, Array]:

@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from kdjax.types import Batch, Outputs
@@ -43,3 +44,9 @@ def require_teacher(loss: DistillationLoss, teacher: Outputs | None) -> Outputs:
     if teacher is None:
         raise ValueError(f"{type(loss).__name__} needs a teacher, and this run has none.")
     return teacher
+
+
+def safe_sqrt(x: Array) -> Array:
+    """The square root, with gradient zero instead of infinite at zero."""
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)

@@ -3,8 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.attention_transfer import safe_sqrt
-from kdjax.losses.base import DistillationLoss, require_teacher
+from kdjax.losses.base import DistillationLoss, require_teacher, safe_sqrt
 from kdjax.losses.soft_target import soft_target
 from kdjax.types import Batch, Outputs
 
