@@ -3,6 +3,7 @@
 The shapes are written out by hand: the tests may not ask the network what they should be.
 """
 
+import collections
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -186,3 +187,15 @@ CASES = {
 def images(count, seed=0, shape=SHAPE):
     rng = np.random.default_rng(seed)
     return jnp.asarray(rng.integers(0, 256, (count, *shape), np.uint8))
+
+
+def labels_by_place(axes):
+    """Channels that lie on the same axes: any of them may stay in the place of any other."""
+    places = collections.defaultdict(set)
+    for axis, labels in axes.items():
+        for label in labels.tolist():
+            places[label].add(axis)
+    alike = collections.defaultdict(list)
+    for label, found in places.items():
+        alike[frozenset(found)].append(label)
+    return alike

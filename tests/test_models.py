@@ -33,7 +33,7 @@ from kdjax.models.summary import flops, parameter_count, stage_shapes, variable_
 from kdjax.students.channels import channels
 from kdjax.students.inherit import nested
 from kdjax.types import AXIS, Outputs
-from tests.networks import CASES, SHAPE, images
+from tests.networks import CASES, SHAPE, images, labels_by_place
 
 OTHER_VALUES = {
     "num_classes": 7,
@@ -318,13 +318,7 @@ def test_reordering_channels_that_belong_together_changes_nothing(name):
     """What the trace says: channels in the same places may be permuted, so they may be cut."""
     model, variables = CASES[name].model, initialised(CASES[name].model)
     axes = channels(model, SHAPE)
-    places = collections.defaultdict(set)
-    for axis, labels in axes.items():
-        for label in labels.tolist():
-            places[label].add(axis)
-    alike = collections.defaultdict(list)
-    for label, found in places.items():
-        alike[frozenset(found)].append(label)
+    alike = labels_by_place(axes)
     turned = {
         a: b for group in alike.values() for a, b in zip(group, np.roll(group, 1), strict=True)
     }

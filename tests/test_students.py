@@ -1,6 +1,5 @@
 """Students made from the teacher: derived, cut out, recalibrated."""
 
-import collections
 import functools
 import math
 
@@ -16,7 +15,7 @@ from kdjax.students.derive import derive
 from kdjax.students.inherit import inherit, nested
 from kdjax.students.recalibrate import recalibrate
 from kdjax.types import Outputs
-from tests.networks import CASES, SHAPE
+from tests.networks import CASES, SHAPE, labels_by_place
 
 
 class Separable(SmallCNN):
@@ -98,18 +97,6 @@ def same_bits(a, b):
 
 def count(variables):
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
-
-
-def labels_by_place(axes):
-    """Channels that lie on the same axes: any of them may stay in the place of any other."""
-    places = collections.defaultdict(set)
-    for axis, labels in axes.items():
-        for label in labels.tolist():
-            places[label].add(axis)
-    alike = collections.defaultdict(list)
-    for label, found in places.items():
-        alike[frozenset(found)].append(label)
-    return alike
 
 
 def with_dead_channels(teacher, student, variables):
