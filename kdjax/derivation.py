@@ -15,7 +15,7 @@ from kdjax.data.sources import Arrays, DataSet
 from kdjax.evaluation.evaluate import make_evaluate
 from kdjax.evaluation.latency import latency_ms
 from kdjax.evaluation.load import Loaded, load
-from kdjax.evaluation.of_run import check_fits, open_data
+from kdjax.evaluation.of_run import check_stands_in, open_data
 from kdjax.experiment import UNKNOWN, Data, Derive, Fit, Run, Student, TeacherReference
 from kdjax.models import Model
 from kdjax.models.summary import flops, parameter_count, stage_shapes
@@ -66,6 +66,11 @@ def derive_run(
         check_empty(RunDirectory(out))
     teacher = load(run, checkpoint)
     dataset = _data(teacher, data)
+    if how.importance == "taylor" and (dataset is None or how.recalibrate < 1):
+        raise ValueError(
+            "--importance: taylor looks at training data; name it by --data, with --recalibrate at "
+            "least 1, or choose l1 or bn_scale."
+        )
     shape = teacher.info.shape
     model = _model(teacher, how, latency)
     fresh = jax.device_get(initial_variables(model, shape, jax.random.key(0)))
@@ -94,7 +99,7 @@ def _data(teacher: Loaded, data: Data | None) -> DataSet | None:
     if data.name == UNKNOWN:
         return None
     dataset = open_data(data, ("train", "validation"))
-    check_fits("--data", teacher.model, dataset.info)
+    check_stands_in(teacher, dataset.info)
     return dataset
 
 

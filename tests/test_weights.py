@@ -16,6 +16,7 @@ from kdjax import load
 from kdjax.cli import main
 from kdjax.deploy.torch_files import read_tensors
 from kdjax.distill import distill
+from kdjax.evaluation.load import as_teacher
 from kdjax.models import NAMED
 from kdjax.students.torch_weights import slots
 from tests.torch_parity.inputs import draw
@@ -101,6 +102,21 @@ def test_what_does_not_fit_is_named_and_nothing_is_written(change, message, tmp_
     assert run(file, tmp_path / "run") == 1
     assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "run").exists()
+
+
+def test_data_of_other_channels_is_refused(tmp_path, digits, data_directory, capsys):
+    """Normalisation would spread a grey image over three channels without a word."""
+    found = slots(MODEL, (8, 8, 3), MODEL.torch_names()[0])
+    colour = {slot.key: draw(slot.key, slot.torch_shape) for slot in found}
+    file, out = write(tmp_path / "colour.safetensors", colour), tmp_path / "colour"
+    assert main(["weights", "import", file, *FLAGS, "--image-size", "8", "--out", str(out)]) == 0
+    with pytest.raises(ValueError, match="takes images 8x8x3, not 8x8x1"):
+        as_teacher(out, "best", digits.info)
+    data = ["--data", "digits", "--directory", str(data_directory)]
+    assert main(["evaluate", str(out), *data]) == 1
+    assert "have 1 channel(s), but" in capsys.readouterr().err
+    assert main(["derive", str(out), "--width", "0.5", "--importance", "taylor"]) == 1
+    assert "--importance: taylor looks at training data" in capsys.readouterr().err
 
 
 def test_wrappers_and_counters_are_understood(tmp_path):

@@ -108,14 +108,16 @@ def load(run: str | Path, checkpoint: str | int = "best", weights: Weights | Non
 def as_teacher(run: str | Path, checkpoint: str, info: DataInfo) -> Loaded:
     """A finished run as a teacher for this data; ValueError unless it was made for it.
 
-    An imported network, of whose data nothing is known but the number of classes, takes the data's
-    image shape and class names.
+    An imported network, of whose data nothing is known but how many classes and channels it has,
+    takes the data's image shape and class names.
     """
     teacher = load(run, checkpoint)
     where = f"teacher.run: {teacher.directory}"
     if RunDirectory(teacher.directory).result() is None:
         raise ValueError(f"{where} is unfinished; run the command that started it again.")
-    if teacher.info.name == UNKNOWN and len(teacher.info.classes) == len(info.classes):
+    as_many_classes = len(teacher.info.classes) == len(info.classes)
+    as_many_channels = teacher.info.shape[-1] == info.shape[-1]
+    if teacher.info.name == UNKNOWN and as_many_classes and as_many_channels:
         return dataclasses.replace(teacher, info=info)
     if teacher.info.shape != info.shape:
         raise ValueError(f"{where} takes images {_by(teacher.info.shape)}, not {_by(info.shape)}.")

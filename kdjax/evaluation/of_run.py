@@ -49,12 +49,12 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Metrics of one checkpoint on one split, beside the teacher it was distilled from.
 
-    `data` stands in for the run's own; it must have as many classes.
+    `data` stands in for the run's own; it must have as many classes and channels.
     """
     network = load(run, checkpoint, weights)
     dataset = _own_data(network) if data is None else open_data(data, (split,))
     if data is not None:
-        check_fits(str(run), network.model, dataset.info)
+        check_stands_in(network, dataset.info)
     source, devices = dataset.open(split), Devices()
     evaluate = make_evaluate(network.model, source, devices, batch_size, _own_teacher(network))
     return {**origin(network, split), **evaluate(network.variables)}
@@ -102,6 +102,17 @@ def _own_teacher(network: Loaded) -> Teaching | None:
             "its weights differ."
         )
     return Teaching(teacher.model, teacher.variables)
+
+
+def check_stands_in(network: Loaded, info: DataInfo) -> None:
+    """Raise ValueError unless other data than its own can be shown to the network."""
+    check_fits(str(network.directory), network.model, info)
+    takes, has = network.info.shape[-1], info.shape[-1]
+    if takes != has:
+        raise ValueError(
+            f"--data: the images of {info.name} have {has} channel(s), but {network.directory} "
+            f"takes {takes}; choose another data set."
+        )
 
 
 def check_fits(field: str, model: Model, info: DataInfo) -> None:
