@@ -28,6 +28,7 @@ from kdjax.evaluation.load import Loaded, as_teacher, load
 from kdjax.evaluation.of_run import open_experiment_data, origin, verification_images
 from kdjax.experiment import Experiment, Run, TeacherReference, validate
 from kdjax.models.summary import Shape, flops, parameter_count
+from kdjax.objective import for_examples
 from kdjax.report.page import build, read_job
 from kdjax.runs import baseline_run, student_run, teacher_run
 from kdjax.students.first_weights import first_weights
@@ -115,7 +116,8 @@ class Workshop:
         model = teacher.model if teacher else experiment.teacher.model
         shape = self.dataset.info.shape
         student = student_run(experiment, model, shape, None)
-        adapter_shapes(student.losses, student.model, model, shape)
+        terms = for_examples(student.losses, self.dataset.info.sizes["train"])
+        adapter_shapes(terms, student.model, model, shape)
         self._check_directory(baseline_run(experiment, model, shape))
         self._check_directory(student)
         if self.job.writes:

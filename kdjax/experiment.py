@@ -7,16 +7,11 @@ from typing import Any, Literal, get_args
 
 from kdjax.data.augment import Augmentation, Flip, PadCrop
 from kdjax.losses import (
-    DKD,
-    WSLD,
-    AttentionTransfer,
     CrossEntropy,
-    LogitStandardization,
-    Loss,
     SoftTarget,
-    Term,
 )
 from kdjax.models import ConvNeXt, Model, SmallCNN
+from kdjax.objective import Term
 from kdjax.optim import SGD, AdamW, Cosine, Optimizer, Schedule, Steps
 
 UNKNOWN = "unknown"
@@ -359,33 +354,16 @@ def _check_losses(where: str, losses: tuple[Term, ...], *, has_teacher: bool) ->
     for i, term in enumerate(losses):
         _require(f"{where}.{i}.weight", term.weight, term.weight >= 0, ">= 0")
         if term.schedule is not None:
-            length = term.schedule.epochs
-            _require(f"{where}.{i}.schedule.epochs", length, length > 0, "positive")
-        _check_loss(f"{where}.{i}.loss", term.loss)
+            term.schedule.check(f"{where}.{i}.schedule")
+        try:
+            term.loss.check()
+        except ValueError as error:
+            raise ValueError(f"{where}.{i}.loss.{error}") from error
         if term.loss.needs_teacher and not has_teacher:
             raise ValueError(
                 f"{where}.{i}: {type(term.loss).__name__} needs a teacher, and a teacher is "
                 "trained without one; use it in student.losses."
             )
-
-
-def _check_loss(where: str, loss: Loss) -> None:
-    if isinstance(loss, CrossEntropy):
-        smoothing = loss.label_smoothing
-        _require(f"{where}.label_smoothing", smoothing, 0 <= smoothing < 1, "in [0, 1)")
-    if isinstance(loss, SoftTarget | LogitStandardization | DKD | WSLD):
-        _require(f"{where}.temperature", loss.temperature, loss.temperature > 0, "positive")
-    if isinstance(loss, DKD):
-        _require(f"{where}.alpha", loss.alpha, loss.alpha >= 0, ">= 0")
-        _require(f"{where}.beta", loss.beta, loss.beta >= 0, ">= 0")
-    if isinstance(loss, AttentionTransfer):
-        _require(f"{where}.stages", loss.stages, len(loss.stages) > 0, "at least one stage")
-        # Below one the slope of |F|^p is infinite at the zeros that every ReLU leaves.
-        _require(f"{where}.p", loss.p, loss.p >= 1, "at least 1")
-    try:
-        loss.taps()
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
 
 
 def _check_runtime(runtime: Runtime) -> None:

@@ -3,9 +3,10 @@
 import functools
 
 from kdjax.experiment import Derive, Experiment, Run, Student, TeacherReference
-from kdjax.losses import CrossEntropy, Term
+from kdjax.losses import CrossEntropy
 from kdjax.models import Model
 from kdjax.models.summary import Shape, flops, parameter_count
+from kdjax.objective import Term
 from kdjax.students.derive import derive, derive_within
 
 

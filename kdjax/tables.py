@@ -10,13 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from kdjax.config import to_json
+from kdjax.data.sources import DataInfo
 from kdjax.derivation import Comparison
 from kdjax.evaluation.load import load
 from kdjax.evaluation.of_run import open_experiment_data
 from kdjax.experiment import Experiment, Run
-from kdjax.losses import term_names
 from kdjax.models import Model
-from kdjax.models.summary import flops, parameter_count, stage_shapes
+from kdjax.models.summary import flops, output_shapes, parameter_count, stage_shapes
+from kdjax.objective import for_examples, term_names
 from kdjax.runs import baseline_run, student_run, teacher_run
 from kdjax.training.parallel import Devices
 from kdjax.training.state import adapter_shapes
@@ -82,7 +83,7 @@ def explain(experiment: Experiment) -> Iterator[Table | Text]:
     runs += [baseline_run(experiment, teacher.model, info.shape)] if experiment.baseline else []
     runs.append(student_run(experiment, teacher.model, info.shape, None))
     yield _networks({"teacher": teacher.model, "student": runs[-1].model}, info.shape)
-    yield _terms(runs[-1], teacher.model, info.shape)
+    yield _terms(runs[-1], teacher.model, info)
     yield _schedule(runs, info.sizes["train"], devices)
 
 
@@ -117,20 +118,33 @@ def _networks(models: Mapping[str, Model], shape: tuple[int, int, int]) -> Table
     return table
 
 
-def _terms(run: Run, teacher: Model, shape: tuple[int, int, int]) -> Table:
+def _terms(run: Run, teacher: Model, info: DataInfo) -> Table:
+    """The plan of the distillation: what each loss compares, through which adapter."""
     table = _table("losses of the student")
-    for column in ("term", "weight", "taps (student ← teacher)"):
+    for column in ("term", "weight", "compares (student ← teacher)"):
         table.add_column(column)
     table.add_column("adapter parameters", justify="right")
-    adapters = adapter_shapes(run.losses, run.model, teacher, shape)
-    for name, term in zip(term_names(run.losses), run.losses, strict=True):
-        taps = ", ".join(f"{ours} ← {theirs}" for ours, theirs in term.loss.taps())
+    shape = info.shape
+    terms = for_examples(run.losses, info.sizes["train"])
+    adapters = adapter_shapes(terms, run.model, teacher, shape)
+    student, target = output_shapes(run.model, shape), output_shapes(teacher, shape)
+    for name, term in zip(term_names(terms), terms, strict=True):
+        taps = [
+            f"{ours} {_by(student.features[ours])} ← {theirs} {_by(target.features[theirs])}"
+            for ours, theirs in term.loss.taps(student, target)
+        ]
         leaves = jax.tree.leaves(adapters.get(name, {}).get("params", {}))
         count = sum(math.prod(leaf.shape) for leaf in leaves)
         ramp = term.schedule
         moves = f" × {ramp.start:g}…{ramp.stop:g} ({ramp.shape})" if ramp else ""
-        table.add_row(name, f"{term.weight:g}{moves}", taps or "logits", f"{count:,}")
+        reads = "\n".join(taps) or "outputs"
+        table.add_row(name, f"{term.weight:g}{moves}", reads, f"{count:,}")
     return table
+
+
+def _by(feature: Any) -> str:
+    """`32x32x16`: the shape for one image."""
+    return "x".join(map(str, feature.shape[1:]))
 
 
 def _schedule(runs: list[Run], examples: int, devices: Devices) -> Table:

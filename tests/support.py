@@ -8,8 +8,9 @@ import jax
 import numpy as np
 
 from kdjax.experiment import Data, Experiment, Fit, Run, Runtime, Student, Teacher
-from kdjax.losses import CrossEntropy, Term
+from kdjax.losses import CrossEntropy
 from kdjax.models import SmallCNN
+from kdjax.objective import Term
 from kdjax.optim import SGD, Cosine
 from kdjax.runs import teacher_run
 

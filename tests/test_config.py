@@ -38,9 +38,9 @@ from kdjax.losses import (
     Loss,
     Ramp,
     SoftTarget,
-    Term,
 )
 from kdjax.models import NAMED, Model, ResNet, SmallCNN, VisionModel
+from kdjax.objective import Term
 from kdjax.optim import AdamW, Constant, Optimizer, Schedule, Steps
 
 PLAIN = Experiment(name="plain")

@@ -20,7 +20,8 @@ from tests.support import TINY
 PRESET = '''
 from kdjax.data.augment import PadCrop
 from kdjax.experiment import Data, Derive, Experiment, Fit, Runtime, Student, Teacher
-from kdjax.losses import AttentionTransfer, CrossEntropy, SoftTarget, Term
+from kdjax.losses import AttentionTransfer, CrossEntropy, SoftTarget
+from kdjax.objective import Term
 from kdjax.models import SmallCNN
 
 def config():

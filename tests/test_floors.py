@@ -16,6 +16,7 @@ FLOORS = (
     {"types"},
     {"models", "optim", "data"},
     {"losses"},
+    {"objective"},
     {"config", "experiment"},
     {"students"},
     {"runs"},

@@ -13,7 +13,8 @@ import pytest
 from kdjax.data.augment import Flip, PadCrop
 from kdjax.evaluation.evaluate import make_evaluate
 from kdjax.experiment import Fit, Run, Runtime
-from kdjax.losses import CrossEntropy, Ramp, Term
+from kdjax.losses import CrossEntropy, Ramp
+from kdjax.objective import Term
 from kdjax.optim import SGD, AdamW, Constant, Cosine, Steps
 from kdjax.training.checkpoint import Checkpoints, digest
 from kdjax.training.log import MetricLog, Reporter

@@ -26,9 +26,8 @@ from kdjax.losses import (
     Loss,
     Ramp,
     SoftTarget,
-    Term,
-    term_names,
 )
+from kdjax.objective import Term, term_names
 from kdjax.types import AXIS, Batch, Outputs
 
 CLASSES, EXAMPLES = 5, 4

@@ -22,13 +22,13 @@ from kdjax.losses import (
     LogitStandardization,
     Ramp,
     SoftTarget,
-    Term,
 )
 from kdjax.models import SmallCNN
+from kdjax.objective import Term
 from kdjax.optim import SGD, Cosine
 from kdjax.training.parallel import Devices, fetch
 from kdjax.training.state import initial_adapters, initial_state, initial_variables
-from kdjax.training.step import Plan, _terms, make_train_step
+from kdjax.training.step import Plan, Remembered, _terms, make_train_step
 from kdjax.types import Batch
 from tests.support import TINY, largest_difference, tiny_fit
 
@@ -198,10 +198,11 @@ def test_no_gradient_reaches_the_teacher(source, teacher):
     plan = Plan.of(run, TEACHER, len(source))
     state = start(run, plan)
     batch = TrainingStream(source, 32, 0).batch(0, np.arange(32))
+    past = Remembered(state.stats, state.memory)
 
     def objective(params, frozen):
         terms, _ = jax.vmap(
-            lambda b: _terms(plan, params, state.stats, frozen, b), axis_name="batch"
+            lambda b: _terms(plan, params, past, frozen, b, jax.random.key(0)), axis_name="batch"
         )(jax.tree.map(lambda x: x[None], batch))
         return terms.sum()
 
@@ -224,24 +225,25 @@ def test_accumulated_gradients_are_those_of_the_slices(source, teacher):
     first = start(run, plan)
     stream = TrainingStream(source, 32, run.seed)
     batch = stream.batch(0, np.arange(32))
-    stats, halves = first.stats, []
+    past, halves = Remembered(first.stats, {}), []
     for part in (slice(0, 16), slice(16, 32)):
         piece = jax.tree.map(lambda x, part=part: x[part][None], batch)
 
-        def objective(params, stats=stats, piece=piece):
+        def objective(params, past=past, piece=piece):
             terms, new = jax.vmap(
-                lambda b: _terms(plan, params, stats, teacher, b), axis_name="batch"
+                lambda b: _terms(plan, params, past, teacher, b, jax.random.key(0)),
+                axis_name="batch",
             )(piece)
             return jnp.dot(jnp.array([0.3, 0.7]), terms[0]), new
 
         grads, new = jax.grad(objective, has_aux=True)(first.params)
-        stats = jax.tree.map(lambda x: x[0], new)
+        past = jax.tree.map(lambda x: x[0], new)
         halves.append(grads)
-    gradient = jax.tree.map(jnp.add, *halves)
+    gradient = jax.tree.map(lambda a, b: (a + b) / 2, *halves)
     expected = jax.tree.map(lambda p, g: p - 0.05 * g, first.params, gradient)
     state, _, _ = train(run, source, teacher, ("pmap", 1), steps=1)
     assert largest_difference(fetch(state.params), expected) < 1e-6
-    assert largest_difference(fetch(state.stats), stats) < 1e-6
+    assert largest_difference(fetch(state.stats), past.stats) < 1e-6
 
 
 def test_the_moving_average_follows_its_formula(source, teacher):

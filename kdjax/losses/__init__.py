@@ -1,30 +1,26 @@
-"""The losses. A loss is a Linen module; `Term` puts it to use; the union is the registry."""
+"""The losses. A loss is a Linen module, and the union is the registry."""
 
-from kdjax.losses.attention_transfer import AttentionTransfer
-from kdjax.losses.base import DistillationLoss
-from kdjax.losses.cross_entropy import CrossEntropy
-from kdjax.losses.dkd import DKD
-from kdjax.losses.fitnet import FitNet
-from kdjax.losses.hard_target import HardTarget
-from kdjax.losses.logit_mse import LogitMSE
-from kdjax.losses.logit_standardization import LogitStandardization
-from kdjax.losses.soft_target import SoftTarget
-from kdjax.losses.terms import Loss, Ramp, Term, term_names
-from kdjax.losses.wsld import WSLD
+from kdjax.losses.attention_transfer import AttentionTransfer as AttentionTransfer
+from kdjax.losses.base import DistillationLoss as DistillationLoss
+from kdjax.losses.cross_entropy import CrossEntropy as CrossEntropy
+from kdjax.losses.dkd import DKD as DKD
+from kdjax.losses.fitnet import FitNet as FitNet
+from kdjax.losses.hard_target import HardTarget as HardTarget
+from kdjax.losses.logit_mse import LogitMSE as LogitMSE
+from kdjax.losses.logit_standardization import LogitStandardization as LogitStandardization
+from kdjax.losses.ramp import Ramp as Ramp
+from kdjax.losses.soft_target import SoftTarget as SoftTarget
+from kdjax.losses.wsld import WSLD as WSLD
 
-__all__ = [
-    "DKD",
-    "WSLD",
-    "AttentionTransfer",
-    "CrossEntropy",
-    "DistillationLoss",
-    "FitNet",
-    "HardTarget",
-    "LogitMSE",
-    "LogitStandardization",
-    "Loss",
-    "Ramp",
-    "SoftTarget",
-    "Term",
-    "term_names",
-]
+Loss = (
+    CrossEntropy
+    | SoftTarget
+    | HardTarget
+    | LogitMSE
+    | LogitStandardization
+    | DKD
+    | WSLD
+    | AttentionTransfer
+    | FitNet
+)
+"""Every loss a config file can name."""

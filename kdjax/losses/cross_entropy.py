@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import DistillationLoss
+from kdjax.losses.base import DistillationLoss, require
 from kdjax.types import Batch, Labels, Outputs
 
 
@@ -17,6 +17,11 @@ class CrossEntropy(DistillationLoss):
     """Probability mass spread evenly over all classes, in [0, 1)."""
 
     needs_teacher: ClassVar[bool] = False
+
+    def check(self) -> None:
+        """Some of the label remains."""
+        smoothing = self.label_smoothing
+        require("label_smoothing", smoothing, 0 <= smoothing < 1, "in [0, 1)")
 
     def __call__(
         self, student: Outputs, teacher: Outputs | None, batch: Batch

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import DistillationLoss, require_teacher
+from kdjax.losses.base import DistillationLoss, require, require_teacher, require_temperature
+from kdjax.losses.ramp import Ramp, at
 from kdjax.types import Batch, Labels, Outputs
 
 
@@ -24,16 +25,23 @@ class DKD(DistillationLoss):
     """Weight of TCKD."""
     beta: float = 8.0
     """Weight of NCKD."""
-    temperature: float = 4.0
+    temperature: float | Ramp = 4.0
     """Divides both logits; positive."""
+
+    def check(self) -> None:
+        """Weights are not negative, the temperature is positive."""
+        require("alpha", self.alpha, self.alpha >= 0, ">= 0")
+        require("beta", self.beta, self.beta >= 0, ">= 0")
+        require_temperature(self.temperature)
 
     def __call__(
         self, student: Outputs, teacher: Outputs | None, batch: Batch
     ) -> Float[Array, " b"]:
         """Nats per example, times T²."""
         teacher = require_teacher(self, teacher)
-        odds_s, rest_s = decouple(student.logits / self.temperature, batch.label)
-        odds_t, rest_t = decouple(teacher.logits / self.temperature, batch.label)
+        temperature = at(self.temperature, batch.epoch)
+        odds_s, rest_s = decouple(student.logits / temperature, batch.label)
+        odds_t, rest_t = decouple(teacher.logits / temperature, batch.label)
         tckd = sum(
             jax.nn.sigmoid(side * odds_t)
             * (jax.nn.log_sigmoid(side * odds_t) - jax.nn.log_sigmoid(side * odds_s))
@@ -42,7 +50,7 @@ class DKD(DistillationLoss):
         others = jax.nn.one_hot(batch.label, student.logits.shape[-1]) == 0
         share = jnp.exp(jnp.where(others, rest_t, -jnp.inf))
         nckd = jnp.sum(share * (rest_t - rest_s), axis=-1)
-        return self.temperature**2 * (self.alpha * tckd + self.beta * nckd)
+        return jnp.ravel(temperature**2) * (self.alpha * tckd + self.beta * nckd)
 
 
 def decouple(

@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import DistillationLoss, require_stages, require_teacher
+from kdjax.losses.base import DistillationLoss, Tap, require_teacher
+from kdjax.losses.stages import maps, pair_stage
 from kdjax.models.base import kaiming_fan_out
 from kdjax.types import AXIS, Batch, Outputs
 
@@ -18,15 +19,15 @@ class FitNet(DistillationLoss):
     """
 
     stage: str = "stage2"
-    """Stage of the student."""
+    """Stage of the student; empty: its last."""
     teacher_stage: str = ""
-    """Stage of the teacher; empty means the same name."""
+    """Stage of the teacher; empty: of the same name, or the one that matches its last."""
     sync_batch_norm: bool = True
     """Normalise the regressor over the global batch."""
 
-    def taps(self) -> tuple[tuple[str, str], ...]:
+    def taps(self, student: Outputs, teacher: Outputs) -> tuple[Tap, ...]:
         """The one pair."""
-        return ((self.stage, self.teacher_stage or self.stage),)
+        return (pair_stage(self, student, teacher, self.stage, self.teacher_stage),)
 
     @nn.compact
     def __call__(
@@ -34,9 +35,8 @@ class FitNet(DistillationLoss):
     ) -> Float[Array, " b"]:
         """Squared activation, per example."""
         teacher = require_teacher(self, teacher)
-        ((ours, theirs),) = self.taps()
-        f_s = require_stages(self, "student", ours, student)
-        f_t = require_stages(self, "teacher", theirs, teacher)
+        (tap,) = self.taps(student, teacher)
+        f_s, f_t = maps(student, teacher, tap)
         x = self._resize(f_s, f_t)
         axis = AXIS if self.sync_batch_norm else None
         x = nn.BatchNorm(use_running_average=False, momentum=0.9, axis_name=axis, name="bn")(x)

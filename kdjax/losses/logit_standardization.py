@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import DistillationLoss, require_teacher, safe_sqrt
+from kdjax.losses.base import DistillationLoss, require_teacher, require_temperature, safe_sqrt
+from kdjax.losses.ramp import Ramp, at
 from kdjax.losses.soft_target import soft_target
 from kdjax.types import Batch, Outputs
 
@@ -15,17 +16,20 @@ class LogitStandardization(DistillationLoss):
     student need not reach the size of the teacher's logits.
     """
 
-    temperature: float = 2.0
+    temperature: float | Ramp = 2.0
     """Divides both standardized logits; positive."""
+
+    def check(self) -> None:
+        """The temperature is positive."""
+        require_temperature(self.temperature)
 
     def __call__(
         self, student: Outputs, teacher: Outputs | None, batch: Batch
     ) -> Float[Array, " b"]:
         """Nats per example, times T²."""
         teacher = require_teacher(self, teacher)
-        return soft_target(
-            standardize(student.logits), standardize(teacher.logits), self.temperature
-        )
+        temperature = at(self.temperature, batch.epoch)
+        return soft_target(standardize(student.logits), standardize(teacher.logits), temperature)
 
 
 def standardize(logits: Float[Array, "b classes"]) -> Float[Array, "b classes"]:

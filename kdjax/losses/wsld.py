@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import DistillationLoss, require_teacher
+from kdjax.losses.base import DistillationLoss, require_teacher, require_temperature
 from kdjax.losses.cross_entropy import cross_entropy
+from kdjax.losses.ramp import Ramp, at
 from kdjax.losses.soft_target import soft_target
 from kdjax.types import Batch, Outputs
 
@@ -19,8 +20,12 @@ class WSLD(DistillationLoss):
     soft cross-entropy in place of the divergence: another value, the same gradient.
     """
 
-    temperature: float = 2.0
+    temperature: float | Ramp = 2.0
     """Divides both logits in the divergence, not in the weight; positive."""
+
+    def check(self) -> None:
+        """The temperature is positive."""
+        require_temperature(self.temperature)
 
     def __call__(
         self, student: Outputs, teacher: Outputs | None, batch: Batch
@@ -30,4 +35,5 @@ class WSLD(DistillationLoss):
         ours = cross_entropy(student.logits, batch.label)
         theirs = cross_entropy(teacher.logits, batch.label)
         weight = jax.lax.stop_gradient(-jnp.expm1(-ours / (theirs + 1e-7)))
-        return weight * soft_target(student.logits, teacher.logits, self.temperature)
+        temperature = at(self.temperature, batch.epoch)
+        return weight * soft_target(student.logits, teacher.logits, temperature)

@@ -43,6 +43,13 @@ def flops(model: VisionModel, shape: Shape) -> int:
 
 def stage_shapes(model: VisionModel, shape: Shape) -> dict[str, tuple[int, ...]]:
     """Per image: `(H, W, C)` of each feature map in order, then `(d,)` of the `embedding`."""
+    outputs = output_shapes(model, shape)
+    maps = {name: tuple(feature.shape[1:]) for name, feature in outputs.features.items()}
+    return {**maps, "embedding": tuple(outputs.embedding.shape[1:])}
+
+
+def output_shapes(model: VisionModel, shape: Shape) -> Outputs:
+    """The outputs for one image as shapes, the features in the order they are computed."""
     names: list[str] = []
 
     def forward(variables: Variables, image: Array) -> Outputs:
@@ -51,8 +58,7 @@ def stage_shapes(model: VisionModel, shape: Shape) -> dict[str, tuple[int, ...]]
         return outputs
 
     outputs = jax.eval_shape(forward, _variables(model, shape), _image(shape))
-    maps = {name: tuple(outputs.features[name].shape[1:]) for name in names}
-    return {**maps, "embedding": tuple(outputs.embedding.shape[1:])}
+    return outputs._replace(features={name: outputs.features[name] for name in names})
 
 
 def _image(shape: Shape) -> jax.ShapeDtypeStruct:

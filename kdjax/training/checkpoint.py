@@ -214,6 +214,7 @@ def _items(state: TrainState) -> dict[str, Any]:
         "step": state.step,
         "params": state.params["adapters"],
         "stats": state.stats["adapters"],
+        "memory": state.memory,
         "optimizer": state.optimizer,
     }
     items = {"student": dict(state.variables()), "training": _flatten(rest)}
@@ -231,6 +232,7 @@ def _state(items: dict[str, Any], target: TrainState, source: str) -> TrainState
         "step": target.step,
         "params": target.params["adapters"],
         "stats": target.stats["adapters"],
+        "memory": target.memory,
         "optimizer": target.optimizer,
     }
     flat = found["training"]
@@ -241,6 +243,7 @@ def _state(items: dict[str, Any], target: TrainState, source: str) -> TrainState
         step=rest["step"],
         params={"student": student["params"], "adapters": rest["params"]},
         stats={"student": student.get("batch_stats", {}), "adapters": rest["stats"]},
+        memory=rest["memory"],
         optimizer=rest["optimizer"],
         ema=found.get("ema", {}),
     )

@@ -165,7 +165,7 @@ class Fitting:
         stream = jax.random.fold_in(jax.random.key(run.seed), INITIAL_WEIGHTS)
         key, adapter_key = jax.random.split(jax.random.fold_in(stream, role))
         teacher = self.teacher.model if self.teacher else None
-        adapters = initial_adapters(run.losses, run.model, teacher, shape, adapter_key)
+        adapters = initial_adapters(self.plan.terms, run.model, teacher, shape, adapter_key)
         variables = start(initial_variables(run.model, shape, key))
         ema = run.fit.ema_decay is not None
         return initial_state(variables, adapters, self.plan.optimizer(), ema)

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from kdjax.losses import Term, term_names
 from kdjax.models import Model
+from kdjax.objective import Term, term_names
 from kdjax.types import Batch, Variables
 
 INITIAL_WEIGHTS = 0
@@ -22,11 +22,14 @@ class TrainState(NamedTuple):
 
     `params` and `stats` hold two trees, `student` (the network being trained) and `adapters` (the
     parameters of its losses). The teacher is not part of it.
+
+    `memory` is what losses of the whole batch remember, by term; the same on all devices as it is.
     """
 
     step: Array
     params: dict[str, Any]
     stats: dict[str, Any]
+    memory: dict[str, Any]
     optimizer: Any
     ema: dict[str, Any]
     """Moving average of the student's variables; empty when none is kept."""
@@ -74,18 +77,20 @@ def initial_state(
     ema: bool,
 ) -> TrainState:
     """Step zero, on the host's default device."""
-    params = {
-        "student": variables["params"],
-        "adapters": {name: v["params"] for name, v in adapters.items() if "params" in v},
-    }
+
+    def of_losses(collection: str) -> dict[str, Any]:
+        return {name: v[collection] for name, v in adapters.items() if collection in v}
+
+    params = {"student": variables["params"], "adapters": of_losses("params")}
     stats = {
         "student": variables.get("batch_stats", {}),
-        "adapters": {name: v["batch_stats"] for name, v in adapters.items() if "batch_stats" in v},
+        "adapters": of_losses("batch_stats"),
     }
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         stats=stats,
+        memory=of_losses("memory"),
         optimizer=jax.jit(optimizer.init)(params),
         ema=dict(variables) if ema else {},
     )
@@ -108,12 +113,11 @@ def initial_adapters(
     def init() -> dict[str, Any]:
         student_outputs = outputs(student)
         teacher_outputs = None if teacher is None else outputs(teacher)
-        return {
-            name: term.loss.init(
-                jax.random.fold_in(key, i), student_outputs, teacher_outputs, batch
-            )
-            for i, (name, term) in enumerate(zip(term_names(terms), terms, strict=True))
-        }
+        variables = {}
+        for i, (name, term) in enumerate(zip(term_names(terms), terms, strict=True)):
+            rngs = {"params": jax.random.fold_in(key, i), "loss": key}
+            variables[name] = term.loss.init(rngs, student_outputs, teacher_outputs, batch)
+        return variables
 
     return {name: v for name, v in jax.jit(init)().items() if v}
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,14 @@ from jaxtyping import Array, Float
 
 from kdjax.data.augment import augment
 from kdjax.experiment import Run
-from kdjax.losses import term_names
 from kdjax.models import Model, infer
+from kdjax.objective import Term, for_examples, term_names
+from kdjax.training.share import MUTABLE, loss_variables, share
 from kdjax.training.state import TrainState
 from kdjax.types import AXIS, Batch, Outputs, Variables
+
+LOSSES = 2
+"""Stream of the seed that losses draw their random numbers from."""
 
 Step = Callable[[TrainState, Variables | None, Batch], tuple[TrainState, Array]]
 
@@ -25,6 +29,8 @@ class Plan:
 
     run: Run
     teacher: Model | None
+    terms: tuple[Term, ...]
+    """The run's losses, for its number of examples."""
     steps: int
     """Length of the run."""
     steps_per_epoch: float
@@ -34,7 +40,8 @@ class Plan:
     def of(run: Run, teacher: Model | None, examples: int) -> "Plan":
         """Steps from epochs."""
         per_epoch = examples / run.fit.batch_size
-        return Plan(run, teacher, max(1, round(run.fit.epochs * per_epoch)), per_epoch)
+        steps = max(1, round(run.fit.epochs * per_epoch))
+        return Plan(run, teacher, for_examples(run.losses, examples), steps, per_epoch)
 
     def schedule(self) -> optax.Schedule:
         """Learning rate by step."""
@@ -50,16 +57,23 @@ class Plan:
 
     def metric_names(self) -> tuple[str, ...]:
         """What each number of the step's metrics vector is."""
-        terms = term_names(self.run.losses)
+        terms = term_names(self.terms)
         weights = tuple(f"weight/{name}" for name in terms)
         return ("loss", "gradient_norm", "learning_rate", *terms, *weights)
+
+
+class Remembered(NamedTuple):
+    """What one slice of a batch leaves to the next: statistics, and the memory of losses."""
+
+    stats: Any
+    memory: Any
 
 
 def make_train_step(plan: Plan) -> Step:
     """The per-device function `(state, teacher variables, batch) -> (state, metrics)`.
 
     `metrics` is one float32 vector, named by `plan.metric_names()`, so that the host fetches one
-    array a step. The objective is `sum_i w_i(epoch) · mean over the global batch of loss_i`.
+    array a step. The objective is `sum_i w_i(epoch) · loss_i(global batch)`.
     """
     run, fit = plan.run, plan.run.fit
     optimizer, schedule = plan.optimizer(), plan.schedule()
@@ -69,16 +83,16 @@ def make_train_step(plan: Plan) -> Step:
     ) -> tuple[TrainState, Array]:
         batch = augment(run.data.augment, run.seed, batch)
         epoch = state.step / plan.steps_per_epoch
-        weights = jnp.stack([term.weight_at(epoch) for term in run.losses])
+        weights = jnp.stack([term.weight_at(epoch) for term in plan.terms])
 
-        gradients, stats, terms = _accumulate(plan, state, teacher, batch, weights)
+        gradients, (stats, memory), terms = _accumulate(plan, state, teacher, batch, weights)
         # The one reduction: up to here everything is this device's share of the global batch.
         gradients, terms = jax.lax.psum((gradients, terms), AXIS)
         stats = jax.lax.pmean(stats, AXIS)
 
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
-        new = TrainState(state.step + 1, params, stats, optimizer_state, state.ema)
+        new = TrainState(state.step + 1, params, stats, memory, optimizer_state, state.ema)
         if fit.ema_decay is not None:
             new = new._replace(ema=_moving_average(fit.ema_decay, new))
         summary = [jnp.dot(weights, terms), optax.tree.norm(gradients), schedule(state.step)]
@@ -89,52 +103,64 @@ def make_train_step(plan: Plan) -> Step:
 
 
 def _accumulate(
-    plan: Plan, state: TrainState, teacher: Variables | None, batch: Batch, weights: Array
-) -> tuple[Any, Any, Float[Array, " terms"]]:
-    """Gradients and terms summed over the slices; statistics pass from one to the next."""
+    plan: Plan,
+    state: TrainState,
+    teacher: Variables | None,
+    batch: Batch,
+    weights: Array,
+) -> tuple[Any, Remembered, Float[Array, " terms"]]:
+    """Gradients and terms averaged over the slices; what is remembered passes through them."""
     slices = plan.run.fit.accumulate
     sliced = jax.tree.map(lambda x: x.reshape(slices, -1, *x.shape[1:]), batch)
+    key = jax.random.fold_in(jax.random.key(plan.run.seed), LOSSES)
+    key = jax.random.fold_in(key, state.step)
 
-    def objective(params: Any, stats: Any, part: Batch) -> tuple[Array, tuple[Any, Array]]:
-        terms, stats = _terms(plan, params, stats, teacher, part)
-        return jnp.dot(weights, terms), (stats, terms)
+    def objective(params: Any, past: Remembered, part: Batch) -> tuple[Array, Any]:
+        terms, past = _terms(plan, params, past, teacher, part, key)
+        return jnp.dot(weights, terms), (past, terms)
 
-    def one(stats: Any, part: Batch) -> tuple[Any, tuple[Any, Array]]:
-        (_, (stats, terms)), gradients = jax.value_and_grad(objective, has_aux=True)(
-            state.params, stats, part
+    def one(past: Remembered, part: Batch) -> tuple[Remembered, Any]:
+        (_, (past, terms)), gradients = jax.value_and_grad(objective, has_aux=True)(
+            state.params, past, part
         )
-        return stats, (gradients, terms)
+        return past, (gradients, terms)
 
+    past = Remembered(state.stats, state.memory)
     if slices == 1:
-        stats, (gradients, terms) = one(state.stats, jax.tree.map(lambda x: x[0], sliced))
-        return gradients, stats, terms
+        past, (gradients, terms) = one(past, jax.tree.map(lambda x: x[0], sliced))
+        return gradients, past, terms
     # XLA's CPU backend runs convolutions inside a rolled loop 100 times slower.
     unroll = slices if jax.default_backend() == "cpu" else 1
-    stats, parts = jax.lax.scan(one, state.stats, sliced, unroll=unroll)
-    gradients, terms = jax.tree.map(lambda x: x.sum(axis=0), parts)
-    return gradients, stats, terms
+    past, parts = jax.lax.scan(one, past, sliced, unroll=unroll)
+    gradients, terms = jax.tree.map(lambda x: x.mean(axis=0), parts)
+    return gradients, past, terms
 
 
 def _terms(
-    plan: Plan, params: Any, stats: Any, teacher: Variables | None, batch: Batch
-) -> tuple[Float[Array, " terms"], Any]:
-    """This device's share of each term's mean over the global batch, before weighting."""
-    run = plan.run
+    plan: Plan,
+    params: Any,
+    past: Remembered,
+    teacher: Variables | None,
+    batch: Batch,
+    key: Array,
+) -> tuple[Float[Array, " terms"], Remembered]:
+    """This device's share of each term of the global batch, before weighting."""
+    model, (stats, memory) = plan.run.model, past
     variables = {"params": params["student"], "batch_stats": stats["student"]}
-    student, updated = run.model.apply(variables, batch.image, train=True, mutable=["batch_stats"])
+    student, updated = model.apply(variables, batch.image, train=True, mutable=["batch_stats"])
     target = _teach(plan.teacher, teacher, batch)
-    adapters = dict(stats["adapters"])
+    trees = (params["adapters"], dict(stats["adapters"]), dict(memory))
     terms = []
-    for name, term in zip(term_names(run.losses), run.losses, strict=True):
-        own = {
-            "params": params["adapters"].get(name, {}),
-            "batch_stats": stats["adapters"].get(name, {}),
-        }
-        values, changed = term.loss.apply(own, student, target, batch, mutable=["batch_stats"])
-        if name in adapters:
-            adapters[name] = changed["batch_stats"]
-        terms.append(jnp.sum(values) / run.fit.batch_size)
-    return jnp.stack(terms), {"student": updated.get("batch_stats", {}), "adapters": adapters}
+    for i, (name, term) in enumerate(zip(term_names(plan.terms), plan.terms, strict=True)):
+        own = dict(zip(("params", *MUTABLE), (tree.get(name, {}) for tree in trees), strict=True))
+        own = loss_variables(term.loss, own, teacher)
+        value, changed = share(term.loss, own, student, target, batch, jax.random.fold_in(key, i))
+        for collection, tree in zip(MUTABLE, trees[1:], strict=True):
+            if name in tree:
+                tree[name] = changed[collection]
+        terms.append(value)
+    stats = {"student": updated.get("batch_stats", {}), "adapters": trees[1]}
+    return jnp.stack(terms), Remembered(stats, trees[2])
 
 
 def _teach(model: Model | None, variables: Variables | None, batch: Batch) -> Outputs | None:

@@ -27,6 +27,7 @@ def write_untrained(
         step=jnp.zeros((), jnp.int32),
         params={"student": variables["params"], "adapters": {}},
         stats={"student": variables.get("batch_stats", {}), "adapters": {}},
+        memory={},
         optimizer={},
         ema={},
     )

@@ -1,0 +1,96 @@
+"""Which stages of student and teacher belong together, and how their maps are read."""
+
+import math
+import re
+
+from jaxtyping import Array, Float
+
+from kdjax.losses.base import DistillationLoss, Tap
+from kdjax.models.base import adaptive_pool
+from kdjax.types import Outputs
+
+
+def stages(outputs: Outputs) -> tuple[str, ...]:
+    """The features named `stage1`, `stage2`, …; all, from large to small, if none is named so.
+
+    The order of the mapping says nothing: JAX sorts the keys of whatever it looks into.
+    """
+    numbers = {name: re.fullmatch(r"stage(\d+)", name) for name in outputs.features}
+    named = {name: int(match[1]) for name, match in numbers.items() if match}
+    if named:
+        return tuple(sorted(named, key=lambda name: named[name]))
+    return tuple(sorted(outputs.features, key=lambda name: (-_pixels(outputs, name), name)))
+
+
+def pair_stages(
+    loss: DistillationLoss,
+    student: Outputs,
+    teacher: Outputs,
+    ours: tuple[str, ...],
+    theirs: tuple[str, ...],
+) -> tuple[Tap, ...]:
+    """The stages that were named, or, where none were, those that match.
+
+    As many stages on both sides are paired in order. Otherwise each of the student's is paired with
+    the teacher's of the nearest resolution, the deepest of equally near ones. ValueError for stages
+    there are not, or for names that leave one without a partner.
+    """
+    if not ours and not theirs:
+        return _matched(student, teacher)
+    ours, theirs = ours or theirs, theirs or ours
+    if len(ours) != len(theirs):
+        raise ValueError(
+            f"{type(loss).__name__}: {len(ours)} student stages but {len(theirs)} teacher "
+            "stages; give one teacher stage for each."
+        )
+    for name in ours:
+        _require_stage(loss, "student", name, student)
+    for name in theirs:
+        _require_stage(loss, "teacher", name, teacher)
+    return tuple(zip(ours, theirs, strict=True))
+
+
+def pair_stage(
+    loss: DistillationLoss, student: Outputs, teacher: Outputs, ours: str, theirs: str
+) -> Tap:
+    """The two stages that were named, or the last ones that match; one name serves both."""
+    named = tuple(name for name in (ours, theirs) if name)
+    if not named:
+        return _matched(student, teacher)[-1]
+    return pair_stages(loss, student, teacher, (named[0],), (named[-1],))[0]
+
+
+def _matched(student: Outputs, teacher: Outputs) -> tuple[Tap, ...]:
+    ours, theirs = stages(student), stages(teacher)
+    if len(ours) == len(theirs):
+        return tuple(zip(ours, theirs, strict=True))
+
+    def nearest(name: str) -> str:
+        size = _pixels(student, name)
+        return min(reversed(theirs), key=lambda t: abs(math.log(_pixels(teacher, t) / size)))
+
+    return tuple((name, nearest(name)) for name in ours)
+
+
+def _pixels(outputs: Outputs, name: str) -> int:
+    return math.prod(outputs.features[name].shape[1:3])
+
+
+def _require_stage(loss: DistillationLoss, who: str, name: str, outputs: Outputs) -> None:
+    if name not in outputs.features:
+        have = ", ".join(outputs.features)
+        raise ValueError(f"{type(loss).__name__}: the {who} has no stage {name!r}; it has {have}.")
+
+
+def maps(
+    student: Outputs, teacher: Outputs, tap: Tap
+) -> tuple[Float[Array, "b h w c"], Float[Array, "b H W C"]]:
+    """The two feature maps of a tap, in float32."""
+    ours, theirs = tap
+    return student.features[ours].astype("float32"), teacher.features[theirs].astype("float32")
+
+
+def pool_to_common(a: Array, b: Array) -> tuple[Array, Array]:
+    """Average-pool the larger of two `[b, H, W, C]` maps to the size of the smaller."""
+    height, width = min(a.shape[1], b.shape[1]), min(a.shape[2], b.shape[2])
+    return adaptive_pool(a, height, width), adaptive_pool(b, height, width)
