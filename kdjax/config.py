@@ -113,6 +113,8 @@ def _converter() -> cattrs.Converter:
         _is_module, lambda cls: make_dict_structure_fn(cls, converter, **_without_linen(cls))
     )
     converter.register_structure_hook_factory(_is_tuple, _list_to_tuple(converter))
+    converter.register_unstructure_hook_factory(is_number_or, _number_or_unstructure(converter))
+    converter.register_structure_hook_factory(is_number_or, _number_or_structure(converter))
     converter.register_unstructure_hook_factory(_is_choice, _tagged_unstructure(converter))
     converter.register_structure_hook_factory(_is_choice, _tagged_structure(converter))
     return converter
@@ -154,6 +156,31 @@ def _is_module(cls: Any) -> bool:
 
 def _without_linen(cls: type) -> dict[str, Any]:
     return {name: override(omit=True) for name in LINEN_FIELDS}
+
+
+def is_number_or(cls: Any) -> bool:
+    """A number, or something that computes one."""
+    kinds = get_args(cls) if get_origin(cls) in (Union, types.UnionType) else ()
+    return len(kinds) == 2 and float in kinds and any(map(dataclasses.is_dataclass, kinds))
+
+
+def _number_or_unstructure(converter: cattrs.Converter) -> Callable[[Any], Callable[[Any], Any]]:
+    def factory(cls: Any) -> Callable[[Any], Any]:
+        return lambda value: converter.unstructure(value, type(value))
+
+    return factory
+
+
+def _number_or_structure(converter: cattrs.Converter) -> Callable[[Any], Callable[[Any, Any], Any]]:
+    def factory(cls: Any) -> Callable[[Any, Any], Any]:
+        (other,) = (kind for kind in get_args(cls) if kind is not float)
+
+        def structure(value: Any, _: Any) -> Any:
+            return converter.structure(value, other if isinstance(value, dict) else float)
+
+        return structure
+
+    return factory
 
 
 def _members(cls: Any) -> list[type]:

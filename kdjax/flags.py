@@ -17,7 +17,7 @@ import flax.linen as nn
 import tyro
 from tyro import constructors
 
-from kdjax.config import LINEN_FIELDS, from_dict, load_preset, to_dict
+from kdjax.config import LINEN_FIELDS, from_dict, is_number_or, load_preset, to_dict
 from kdjax.experiment import Experiment, validate
 from kdjax.models import NAMED, Model
 
@@ -40,7 +40,7 @@ def _linen_rule(info: constructors.StructTypeInfo) -> constructors.StructConstru
     fields = [
         constructors.StructFieldSpec(
             name=field.name,
-            type=hints[field.name],
+            type=_flag_type(hints[field.name], _default(info.default, field)),
             default=_default(info.default, field),
             helptext=partial(_field_docstring, cls, field.name),
         )
@@ -52,6 +52,13 @@ def _linen_rule(info: constructors.StructTypeInfo) -> constructors.StructConstru
 
 def _default(instance: Any, field: dataclasses.Field) -> Any:
     return getattr(instance, field.name) if isinstance(instance, nn.Module) else field.default
+
+
+def _flag_type(hint: Any, default: Any) -> Any:
+    """What a flag sets: of a number or something that computes one, the kind the preset has."""
+    if not is_number_or(hint):
+        return hint
+    return type(default) if dataclasses.is_dataclass(default) else float
 
 
 def _field_docstring(cls: type, name: str) -> str | None:

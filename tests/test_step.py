@@ -1,7 +1,5 @@
 """The distributed step against one big batch written down by hand."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,38 +8,23 @@ import pytest
 
 from kdjax.data.augment import PadCrop, augment
 from kdjax.data.pipeline import TrainingStream
-from kdjax.experiment import Data, Run
+from kdjax.experiment import Data
 from kdjax.losses import (
-    DKD,
-    WSLD,
     AttentionTransfer,
     CrossEntropy,
     FitNet,
-    HardTarget,
-    LogitMSE,
-    LogitStandardization,
     Ramp,
     SoftTarget,
 )
-from kdjax.models import SmallCNN
 from kdjax.objective import Term
-from kdjax.optim import SGD, Cosine
+from kdjax.optim import SGD
 from kdjax.training.parallel import Devices, fetch
-from kdjax.training.state import initial_adapters, initial_state, initial_variables
-from kdjax.training.step import Plan, Remembered, _terms, make_train_step
+from kdjax.training.step import Plan, Remembered, _terms
 from kdjax.types import Batch
 from tests.support import TINY, largest_difference, tiny_fit
+from tests.training import LOSSES, TEACHER, make_run, random_teacher, start, train
 
-SHAPE = (8, 8, 1)
-TEACHER = SmallCNN(widths=(6, 12), hidden=24, mean=(0.305,), std=(0.376,))
-LOSSES = (Term(CrossEntropy(), 0.3), Term(SoftTarget(temperature=3.0), 0.7))
 LAYOUTS = [("pmap", 1), ("pmap", 2), ("pmap", 8), ("shard_map", 1), ("shard_map", 8)]
-
-
-def make_run(**fields) -> Run:
-    fit = tiny_fit(batch_size=32, schedule=Cosine(peak=0.05))
-    base = Run(role="student", seed=0, data=Data(), model=TINY, losses=LOSSES, fit=fit)
-    return dataclasses.replace(base, **fields)
 
 
 @pytest.fixture(scope="module")
@@ -51,31 +34,7 @@ def source(digits):
 
 @pytest.fixture(scope="module")
 def teacher():
-    return jax.device_get(initial_variables(TEACHER, SHAPE, jax.random.key(7)))
-
-
-def start(run: Run, plan: Plan):
-    key = jax.random.key(3)
-    adapters = initial_adapters(run.losses, run.model, TEACHER, SHAPE, key)
-    variables = initial_variables(run.model, SHAPE, key)
-    ema = run.fit.ema_decay is not None
-    return jax.device_get(initial_state(variables, adapters, plan.optimizer(), ema))
-
-
-def train(run, source, teacher, layout=("pmap", 1), steps=4):
-    """The state on the devices, and the metrics of every step."""
-    plan = Plan.of(run, TEACHER, len(source))
-    backend, count = layout
-    devices = Devices(backend, count)
-    step = devices.spread(make_train_step(plan), donate=True)
-    state, frozen = devices.replicate(start(run, plan)), devices.replicate(teacher)
-    stream = TrainingStream(source, run.fit.batch_size, run.seed)
-    rows = devices.rows(run.fit.batch_size, run.fit.accumulate)
-    history = []
-    for i in range(steps):
-        state, metrics = step(state, frozen, devices.split(stream.batch(i, rows)))
-        history.append(fetch(metrics))
-    return state, np.array(history), frozen
+    return random_teacher()
 
 
 def by_hand(run, source, teacher, steps=4):
@@ -128,18 +87,6 @@ def test_any_layout_equals_one_big_batch(layout, source, teacher):
     assert largest_difference(fetch(state.params["student"]), params) < 2e-6
     assert largest_difference(fetch(state.stats["student"]), stats) < 2e-6
     np.testing.assert_allclose(history[:, [0, 3, 4]], losses, rtol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "loss",
-    [HardTarget(), LogitMSE(), LogitStandardization(), DKD(), WSLD()],
-    ids=lambda loss: type(loss).__name__,
-)
-def test_a_logit_loss_alone_brings_the_student_to_the_teacher(loss, source, teacher):
-    fit = tiny_fit(batch_size=128, schedule=Cosine(peak=0.05))
-    _, history, _ = train(make_run(losses=(Term(loss),), fit=fit), source, teacher, steps=12)
-    values = history[:, 3]
-    assert values[-3:].mean() < 0.8 * values[:3].mean(), values
 
 
 def test_pmap_and_shard_map_agree_to_the_bit(source, teacher):

@@ -37,7 +37,8 @@ def pair_stages(
     """
     if not ours and not theirs:
         return _matched(student, teacher)
-    ours, theirs = ours or theirs, theirs or ours
+    ours = ours or stages(student)
+    theirs = theirs or ours
     if len(ours) != len(theirs):
         raise ValueError(
             f"{type(loss).__name__}: {len(ours)} student stages but {len(theirs)} teacher "
@@ -53,11 +54,15 @@ def pair_stages(
 def pair_stage(
     loss: DistillationLoss, student: Outputs, teacher: Outputs, ours: str, theirs: str
 ) -> Tap:
-    """The two stages that were named, or the last ones that match; one name serves both."""
-    named = tuple(name for name in (ours, theirs) if name)
-    if not named:
+    """The two stages that were named, or the last ones that match.
+
+    A stage of the student alone means that of the same name, one of the teacher alone goes with
+    the student's last.
+    """
+    if not ours and not theirs:
         return _matched(student, teacher)[-1]
-    return pair_stages(loss, student, teacher, (named[0],), (named[-1],))[0]
+    ours = ours or stages(student)[-1]
+    return pair_stages(loss, student, teacher, (ours,), (theirs or ours,))[0]
 
 
 def _matched(student: Outputs, teacher: Outputs) -> tuple[Tap, ...]:

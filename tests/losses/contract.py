@@ -1,0 +1,263 @@
+"""What every loss must do. A file of tests describes one by a `Spec` and gets it all."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax.losses import DistillationLoss
+from kdjax.objective import Term
+from tests.losses.support import (
+    EXAMPLES,
+    STUDENT_MAPS,
+    STUDENT_WIDTH,
+    TEACHER_MAPS,
+    TEACHER_WIDTH,
+    agree,
+    as_float64,
+    batch_of,
+    example,
+    finite_differences,
+    flat_float64,
+    on_devices,
+    outputs,
+    own_variables,
+    value,
+)
+from tests.training import first_and_last_values
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A loss, and its formula in float64 NumPy, written down from the paper and not from ours."""
+
+    kind: type[DistillationLoss]
+    formula: Callable[..., np.ndarray]
+    """`(loss, student, teacher, labels, own)`: the arrays by name, `logits`, `embedding` and the
+    maps; in `own` the parameters by path, `teacher/…` and `memory/…`. One value an example, or a
+    scalar."""
+    cases: Mapping[str, DistillationLoss]
+    """Everything it can do, the defaults first."""
+    other_values: Mapping[str, Any] = field(default_factory=dict)
+    """Another value for every field, one that changes the loss."""
+    reads: tuple[str, ...] = ("logits",)
+    """What it reads of the student, if it has no taps."""
+    flat: tuple[str, ...] = ()
+    """Parameters whose slope is zero, such as a bias before batch norm."""
+    teaches: bool = True
+    """Its value has a slope by the teacher's outputs."""
+    training: Term | None = None
+    """How it is trained alone, if not with its defaults and weight 1."""
+
+
+def contract(spec: Spec) -> type:
+    """The tests, for a name that begins with `Test`."""
+    kind = spec.kind
+    default = next(iter(spec.cases.values()))
+    every_case = pytest.mark.parametrize("loss", spec.cases.values(), ids=spec.cases)
+
+    def read_by(loss):
+        taps = loss.taps(*example()[:2]) if kind.needs_teacher else ()
+        return {ours for ours, _ in taps} or set(spec.reads)
+
+    def measured(loss):
+        """The formula with all but the student's outputs and the parameters filled in."""
+        student, teacher, batch = example()
+        variables = own_variables(loss)
+        fixed = {}
+        for collection in ("teacher", "memory", "batch_stats"):
+            fixed |= flat_float64(variables.get(collection, {}), f"{collection}/")
+        s, t = as_float64(student), as_float64(teacher)
+        params = flat_float64(variables.get("params", {}))
+        # Where the gradient is measured, what the loss holds constant stands still.
+        held = {f"{name} held": array for name, array in s.items()}
+
+        def formula(moved, own):
+            labels = np.asarray(batch.label)
+            return spec.formula(loss, {**s, **held, **moved}, t, labels, {**fixed, **own})
+
+        return formula, s, params
+
+    class Contract:
+        def test_the_first_case_are_the_defaults(self):
+            assert default == kind()
+
+        @every_case
+        def test_value_is_the_formula(self, loss):
+            formula, _, params = measured(loss)
+            agree(value(loss, *example()), formula({}, params))
+
+        @every_case
+        def test_gradient_is_the_slope_of_the_formula(self, loss):
+            student, teacher, batch = example()
+            weights = np.array(1.0) if kind.whole_batch else np.array([1.0, -2.0, 0.5, 3.0])
+            assert kind.whole_batch or len(weights) == EXAMPLES
+
+            @jax.jit
+            @functools.partial(jax.grad, argnums=(0, 1))
+            def gradients(student, params):
+                return jnp.vdot(value(loss, student, teacher, batch, params), weights)
+
+            formula, s, params = measured(loss)
+            by_student, by_params = gradients(student, own_variables(loss).get("params", {}))
+            ours, ours_own = as_float64(by_student), flat_float64(by_params)
+            read = read_by(loss)
+            expected = finite_differences(
+                lambda moved: np.vdot(weights, formula(moved, params)), {n: s[n] for n in read}
+            )
+            for name in s:
+                if name in read:
+                    agree(ours[name], expected[name])
+                else:
+                    assert not ours[name].any(), f"{name} has a slope: is it missing in reads?"
+            moving = {name: array for name, array in params.items() if name not in spec.flat}
+            expected = finite_differences(
+                lambda moved: np.vdot(weights, formula({}, {**params, **moved})), moving
+            )
+            for name in moving:
+                agree(ours_own[name], expected[name])
+
+        @every_case
+        def test_float32_of_the_right_shape(self, loss):
+            values = value(loss, *example())
+            assert values.shape == (() if kind.whole_batch else (EXAMPLES,))
+            assert values.dtype == jnp.float32
+
+        @every_case
+        def test_bfloat16_features_are_computed_with_in_float32(self, loss):
+            def through(dtype, out):
+                turn = lambda x: x.astype("bfloat16").astype(dtype)  # noqa: E731
+                features = {name: turn(x) for name, x in out.features.items()}
+                return out._replace(features=features, embedding=turn(out.embedding))
+
+            student, teacher, batch = example()
+            short, long = (
+                value(loss, through(dtype, student), through(dtype, teacher), batch)
+                for dtype in ("bfloat16", "float32")
+            )
+            assert short.dtype == jnp.float32
+            agree(short, long, tolerance=1e-6)
+
+        def test_the_number_of_devices_changes_nothing(self):
+            one = on_devices(default, 1, spec.flat)
+            for devices in (2, 4, 8):
+                jax.tree.map(agree, on_devices(default, devices, spec.flat), one)
+
+        @every_case
+        def test_who_sees_whom(self, loss):
+            """Only a loss of the whole batch, or one with batch norm, looks beyond the example."""
+            student, teacher, batch = example()
+            some = jax.tree.map(lambda x: x[1:3], (student, teacher, batch))
+            whole, part = value(loss, student, teacher, batch), value(loss, *some)
+            if kind.whole_batch:
+                return
+            if "batch_stats" in own_variables(loss):
+                assert not np.allclose(part, whole[1:3], rtol=1e-3)
+            else:
+                agree(part, whole[1:3])
+
+        def test_no_field_is_dead(self):
+            fields = {f.name for f in dataclasses.fields(kind)} - {"parent", "name"}
+            assert fields == set(spec.other_values), "give every field another value"
+            before = value(default, *example(), None, 2)
+            for name, other in spec.other_values.items():
+                after = value(kind(**{name: other}), *example(), None, 2)
+                assert not np.allclose(after, before, rtol=1e-3), name
+
+        def test_a_stopped_teacher_gets_no_gradient_and_changes_none(self):
+            student, teacher, batch = example()
+
+            def objective(student, teacher, stop):
+                teacher = jax.lax.stop_gradient(teacher) if stop else teacher
+                return value(default, student, teacher, batch).sum()
+
+            slopes = jax.grad(objective, argnums=(0, 1))
+            (stopped, none), (running, some) = (slopes(student, teacher, s) for s in (True, False))
+            assert not any(jnp.any(leaf) for leaf in jax.tree.leaves(none))
+            assert any(jnp.any(leaf) for leaf in jax.tree.leaves(some)) == (
+                spec.teaches and kind.needs_teacher
+            )
+            # Two programs, so they may round differently.
+            close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+            jax.tree.map(close, stopped, running)
+
+        @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+        @every_case
+        def test_extremes_stay_finite(self, loss, dtype):
+            drawn = {
+                name: (
+                    _extreme(make, outputs(STUDENT_MAPS, STUDENT_WIDTH, 3), dtype),
+                    _extreme(make, outputs(TEACHER_MAPS, TEACHER_WIDTH, 4), dtype),
+                )
+                for name, make in EXTREMES.items()
+            }
+            pairs = [(name, "ordinary") for name in drawn] + [("ordinary", name) for name in drawn]
+            for ours, theirs in pairs + [(name, name) for name in drawn]:
+                _check_finite(loss, drawn[ours][0], drawn[theirs][1], np.arange(EXAMPLES))
+
+        @every_case
+        def test_a_batch_of_one_stays_finite(self, loss):
+            student, teacher, _ = example(1)
+            _check_finite(loss, student, teacher, [0])
+
+        def test_it_says_that_it_needs_a_teacher(self):
+            student, _, batch = example()
+            if kind.needs_teacher:
+                message = f"{kind.__name__} needs a teacher, and this run has none"
+                with pytest.raises(ValueError, match=message):
+                    kind().init(
+                        {"params": jax.random.key(0), "loss": jax.random.key(0)},
+                        student,
+                        None,
+                        batch,
+                    )
+            else:
+                agree(value(default, student, None, batch), value(default, *example()))
+
+        def test_training_brings_it_down(self, digits):
+            first, last = first_and_last_values(digits, spec.training or Term(kind()))
+            assert last < 0.9 * first, (first, last)
+
+    Contract.spec = spec
+    return Contract
+
+
+EXTREMES = {
+    "zero": lambda x: 0 * x,
+    "one_example_zero": lambda x: x * (np.arange(len(x)) > 0).reshape(-1, *[1] * (x.ndim - 1)),
+    "equal_examples": lambda x: np.broadcast_to(x[:1], x.shape),
+    "huge": lambda x: 1e4 * x / np.abs(x).max(),
+    "huge_and_equal": lambda x: np.full(x.shape, 1e4),
+    "sure": lambda x: np.where(x == x.max(axis=-1, keepdims=True), 1e4, -1e4),
+    "tiny": lambda x: 1e-20 * x,
+    "ordinary": lambda x: x,
+}
+"""What becomes of logits, maps and embeddings alike."""
+
+
+def _extreme(make, out, dtype):
+    turned = jax.tree.map(lambda x: jnp.asarray(make(np.asarray(x)), dtype), out)
+    return turned._replace(logits=turned.logits.astype("float32"))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _total_and_slopes(loss, student, teacher, batch, params):
+    def total(student, params):
+        return value(loss, student, teacher, batch, params).sum()
+
+    return jax.value_and_grad(total, argnums=(0, 1))(student, params)
+
+
+def _check_finite(loss, student, teacher, labels):
+    params = own_variables(loss).get("params", {})
+    total, slopes = _total_and_slopes(loss, student, teacher, batch_of(labels), params)
+    assert jnp.isfinite(total)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))

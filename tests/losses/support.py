@@ -1,0 +1,200 @@
+"""Outputs to measure losses on, and the two ways to do it: ours, and finite differences."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from kdjax.training.share import MUTABLE, share
+from kdjax.types import AXIS, Batch, Outputs
+
+CLASSES, EXAMPLES = 5, 4
+
+STUDENT_MAPS = {"stage1": (4, 6, 3), "stage2": (4, 4, 3), "odd": (5, 7, 2), "flat": (4, 4, 3)}
+TEACHER_MAPS = {"stage1": (4, 6, 4), "stage2": (4, 4, 2), "half": (2, 3, 4), "flat": (4, 4, 3)}
+TEACHER_MAPS |= {"double": (8, 12, 2), "smaller": (3, 4, 2), "odd": (5, 7, 3)}
+STUDENT_WIDTH, TEACHER_WIDTH = 3, 4
+"""Of the embeddings."""
+
+KEY = jax.random.key(5)
+"""What random losses are measured with."""
+
+
+def outputs(maps, width, seed, examples=EXAMPLES):
+    """Random outputs, most activations positive, all away from the kinks at zero."""
+    rng = np.random.default_rng(seed)
+
+    def activations(shape):
+        drawn = rng.normal(0.5, 1, (examples, *shape))
+        return jnp.asarray(drawn + 0.05 * np.sign(drawn), jnp.float32)
+
+    return Outputs(
+        jnp.asarray(rng.normal(0, 3, (examples, CLASSES)), jnp.float32),
+        {name: activations(shape) for name, shape in maps.items()},
+        activations((width,)),
+    )
+
+
+def batch_of(labels):
+    zeros = jnp.zeros(len(labels), jnp.int32)
+    index = jnp.arange(len(labels), dtype=jnp.int32)
+    return Batch(zeros, jnp.asarray(labels, jnp.int32), index, zeros, zeros == 0)
+
+
+def example(examples=EXAMPLES):
+    labels = np.arange(examples) % CLASSES
+    student = outputs(STUDENT_MAPS, STUDENT_WIDTH, 0, examples)
+    teacher = outputs(TEACHER_MAPS, TEACHER_WIDTH, 1, examples)
+    return student, teacher, batch_of(labels)
+
+
+@functools.cache
+def own_variables(loss):
+    """The loss's own variables, with no parameter at a value that hides mistakes."""
+    rngs = {"params": KEY, "loss": KEY}
+    variables = jax.jit(loss.init)(rngs, *example())
+    rng = np.random.default_rng(2)
+
+    def draw(leaf):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf
+        return rng.uniform(-0.5, 1.0, leaf.shape).astype(leaf.dtype)
+
+    drawn = jax.tree.map(draw, dict(variables))
+    if "memory" in variables:  # what is remembered has a meaning, so it starts as the loss says
+        drawn["memory"] = variables["memory"]
+    if loss.reads_classifier:
+        kernel = rng.normal(size=(TEACHER_WIDTH, CLASSES)).astype(np.float32)
+        drawn["teacher"] = {"kernel": kernel, "bias": rng.normal(size=CLASSES).astype(np.float32)}
+    return drawn
+
+
+def with_params(loss, params):
+    return own_variables(loss) if params is None else {**own_variables(loss), "params": params}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 5))
+def value(loss, student, teacher, batch, params=None, devices=1):
+    """Of each example, or of the whole batch, as so many devices compute it."""
+
+    def apply(*part):
+        if loss.whole_batch:
+            part = jax.lax.all_gather(part, AXIS, tiled=True)
+        variables = with_params(loss, params)
+        return loss.apply(variables, *part, rngs={"loss": KEY}, mutable=list(MUTABLE))[0]
+
+    cut = lambda x: x.reshape(devices, -1, *x.shape[1:])  # noqa: E731
+    parts = jax.vmap(apply, axis_name=AXIS)(*jax.tree.map(cut, (student, teacher, batch)))
+    return parts[0] if loss.whole_batch else parts.ravel()
+
+
+def on_devices(loss, devices, flat=(), examples=8):
+    """Value, gradient by what the student says, by parameters, and memory, on real devices.
+
+    Without the `flat` parameters, whose gradient is rounding alone.
+    """
+
+    def one(student, teacher, batch, params):
+        def objective(student, params):
+            variables = with_params(loss, params)
+            return share(loss, variables, student, teacher, batch, KEY)
+
+        grad = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
+        (part, changed), (by_student, by_params) = grad(student, params)
+        total, by_params = jax.lax.psum((part, by_params), AXIS)
+        stats = jax.lax.pmean(changed.get("batch_stats", {}), AXIS)
+        return by_student, (total, by_params, stats, changed.get("memory", {}))
+
+    cut = lambda x: x.reshape(devices, -1, *x.shape[1:])  # noqa: E731
+    parts = jax.tree.map(cut, example(examples))
+    spread = jax.pmap(
+        one, AXIS, in_axes=(0, 0, 0, None), out_axes=(0, None), devices=jax.devices()[:devices]
+    )
+    by_student, rest = jax.device_get(spread(*parts, own_variables(loss).get("params", {})))
+    total, by_params, *left = rest
+    by_params = flat_float64(by_params)
+    by_params = {name: array for name, array in by_params.items() if name not in flat}
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), by_student), total, by_params, left
+
+
+def as_float64(out):
+    """What the formulas read: a dictionary of float64 arrays."""
+    named = {"logits": out.logits, "embedding": out.embedding, **out.features}
+    return {name: np.asarray(array, np.float64) for name, array in named.items()}
+
+
+def flat_float64(tree, prefix=""):
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        prefix + "/".join(key.key for key in path): np.asarray(leaf, np.float64)
+        for path, leaf in leaves
+    }
+
+
+def finite_differences(function, arrays, step=1e-6):
+    """The gradient of a scalar function of a dictionary of arrays, by central differences."""
+    gradients = {}
+    for name, array in arrays.items():
+        gradient = np.zeros_like(array)
+        for i in np.ndindex(array.shape):
+            ends = []
+            for sign in (1, -1):
+                moved = array.copy()
+                moved[i] += sign * step
+                ends.append(function({**arrays, name: moved}))
+            gradient[i] = (ends[0] - ends[1]) / (2 * step)
+        gradients[name] = gradient
+    return gradients
+
+
+def agree(ours, expected, tolerance=1e-5):
+    ours, expected = np.asarray(ours, np.float64), np.asarray(expected)
+    assert ours.shape == expected.shape
+    assert np.abs(ours - expected).max(initial=0) <= tolerance * np.abs(expected).max(initial=0)
+
+
+# --- What property tests draw ------------------------------------------------------------------
+
+law = settings(
+    deadline=None,
+    max_examples=25,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],  # of a busy machine, not of the test
+)
+finite = st.floats(-50, 50, width=32)
+logits = arrays(np.float32, (3, CLASSES), elements=finite)
+whole = st.integers(-50, 50)
+whole_logits = arrays(np.float32, (3, CLASSES), elements=whole.map(float))
+maps = arrays(np.float32, (3, 2, 4, 3), elements=finite)
+embeddings = arrays(np.float32, (3, 4), elements=finite)
+
+LABELS = batch_of([0, 2, 4])
+
+
+def says(logits=None, stage=None, embedding=None):
+    """Outputs for three examples with the given parts; the map is the stage named `flat`."""
+    logits = np.zeros((3, CLASSES), np.float32) if logits is None else logits
+    features = {} if stage is None else {"flat": jnp.asarray(stage)}
+    embedding = jnp.zeros((3, 1)) if embedding is None else jnp.asarray(embedding)
+    return Outputs(jnp.asarray(logits), features, embedding)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def value_and_slope(loss, student, teacher):
+    """Of a loss without variables: its values, and their sum by what it reads of the student."""
+
+    def total(student):
+        values = loss.apply({}, student, teacher, LABELS)
+        return values.sum(), values
+
+    (_, values), slope = jax.value_and_grad(total, has_aux=True)(student)
+    return values, slope
+
+
+def values_of(loss, student, teacher):
+    return value_and_slope(loss, student, teacher)[0]

@@ -1,0 +1,95 @@
+"""Laws that several losses obey, and what is true of the union."""
+
+import importlib
+import pkgutil
+import typing
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+import tests.losses
+from kdjax.losses import (
+    DKD,
+    WSLD,
+    CrossEntropy,
+    DistillationLoss,
+    HardTarget,
+    LogitMSE,
+    LogitStandardization,
+    Loss,
+    SoftTarget,
+)
+from tests.losses.support import (
+    example,
+    law,
+    logits,
+    says,
+    value_and_slope,
+    values_of,
+    whole,
+    whole_logits,
+)
+
+LOGIT_LOSSES = [
+    CrossEntropy(),
+    CrossEntropy(label_smoothing=0.2),
+    SoftTarget(),
+    HardTarget(),
+    LogitMSE(),
+    LogitStandardization(),
+    DKD(),
+    WSLD(),
+]
+
+
+def test_every_loss_of_the_union_has_its_contract():
+    found = set()
+    for module in pkgutil.iter_modules(tests.losses.__path__, "tests.losses."):
+        loaded = importlib.import_module(module.name)
+        found |= {v.spec.kind for k, v in vars(loaded).items() if k.startswith("Test")}
+    assert found == set(typing.get_args(Loss))
+
+
+@law
+@given(logits)
+def test_teacher_logit_losses_are_zero_where_the_student_is_the_teacher(z):
+    for loss in (LogitMSE(), LogitStandardization(), DKD(beta=1.0, temperature=1.0), WSLD()):
+        values, slope = value_and_slope(loss, says(z), says(z))
+        np.testing.assert_allclose(values, 0, atol=2e-5)
+        # Equal logits are divided by next to nothing, and so is the slope's rounding.
+        steep = 1 / (1e-7 + z.std(axis=-1, keepdims=True))
+        scale = np.maximum(1, steep) if isinstance(loss, LogitStandardization) else 1
+        np.testing.assert_allclose(slope.logits / scale, 0, atol=1e-4)
+
+
+@law
+@given(logits, logits)
+def test_logit_losses_are_not_negative(z_s, z_t):
+    for loss in LOGIT_LOSSES:
+        assert values_of(loss, says(z_s), says(z_t)).min() >= -1e-4, loss
+
+
+@law
+@given(whole_logits, whole_logits, whole, whole)
+def test_logit_losses_do_not_see_a_common_shift(z_s, z_t, a, b):
+    """Whole numbers, which a shift does not round: it cannot turn a decision or a small ratio."""
+    for loss in (
+        CrossEntropy(label_smoothing=0.2),
+        SoftTarget(temperature=2.0),
+        HardTarget(),
+        LogitStandardization(),
+        DKD(),
+        WSLD(),
+    ):
+        values = values_of(loss, says(z_s), says(z_t))
+        shifted = values_of(loss, says(z_s + np.float32(a)), says(z_t + np.float32(b)))
+        np.testing.assert_allclose(shifted, values, rtol=1e-3, atol=2e-3)
+
+
+def test_an_unfinished_loss_says_what_is_missing():
+    class Unfinished(DistillationLoss):
+        pass
+
+    with pytest.raises(TypeError, match="Unfinished does not define __call__"):
+        Unfinished().apply({}, *example())

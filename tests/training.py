@@ -1,0 +1,66 @@
+"""A few steps of real training, on any layout of devices."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+
+from kdjax.data.pipeline import TrainingStream
+from kdjax.experiment import Data, Run
+from kdjax.losses import CrossEntropy, SoftTarget
+from kdjax.models import SmallCNN
+from kdjax.objective import Term
+from kdjax.optim import Cosine
+from kdjax.training.parallel import Devices, fetch
+from kdjax.training.state import initial_adapters, initial_state, initial_variables
+from kdjax.training.step import Plan, make_train_step
+from tests.support import TINY, tiny_fit
+
+SHAPE = (8, 8, 1)
+TEACHER = SmallCNN(widths=(6, 12), hidden=24, mean=(0.305,), std=(0.376,))
+LOSSES = (Term(CrossEntropy(), 0.3), Term(SoftTarget(temperature=3.0), 0.7))
+
+
+def make_run(**fields) -> Run:
+    fit = tiny_fit(batch_size=32, schedule=Cosine(peak=0.05))
+    base = Run(role="student", seed=0, data=Data(), model=TINY, losses=LOSSES, fit=fit)
+    return dataclasses.replace(base, **fields)
+
+
+@functools.cache
+def random_teacher():
+    return jax.device_get(initial_variables(TEACHER, SHAPE, jax.random.key(7)))
+
+
+def start(run: Run, plan: Plan):
+    key = jax.random.key(3)
+    adapters = initial_adapters(plan.terms, run.model, TEACHER, SHAPE, key)
+    variables = initial_variables(run.model, SHAPE, key)
+    ema = run.fit.ema_decay is not None
+    return jax.device_get(initial_state(variables, adapters, plan.optimizer(), ema))
+
+
+def train(run, source, teacher, layout=("pmap", 1), steps=4):
+    """The state on the devices, and the metrics of every step."""
+    plan = Plan.of(run, TEACHER, len(source))
+    backend, count = layout
+    devices = Devices(backend, count)
+    step = devices.spread(make_train_step(plan), donate=True)
+    state, frozen = devices.replicate(start(run, plan)), devices.replicate(teacher)
+    stream = TrainingStream(source, run.fit.batch_size, run.seed)
+    rows = devices.rows(run.fit.batch_size, run.fit.accumulate)
+    history = []
+    for i in range(steps):
+        state, metrics = step(state, frozen, devices.split(stream.batch(i, rows)))
+        history.append(fetch(metrics))
+    return state, np.array(history), frozen
+
+
+def first_and_last_values(digits, term: Term) -> tuple[float, float]:
+    """Of a term that a student learns from alone: the mean of the first and of the last steps."""
+    fit = tiny_fit(batch_size=128, schedule=Cosine(peak=0.05))
+    run = make_run(losses=(term,), fit=fit)
+    _, history, _ = train(run, digits.open("train"), random_teacher(), steps=12)
+    values = history[:, 3]
+    return values[:3].mean(), values[-3:].mean()
