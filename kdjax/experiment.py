@@ -12,7 +12,7 @@ from kdjax.losses import (
 )
 from kdjax.models import ConvNeXt, Model, SmallCNN
 from kdjax.objective import Term
-from kdjax.optim import SGD, AdamW, Cosine, Optimizer, Schedule, Steps
+from kdjax.optim import DOT, SGD, AdamW, Cosine, Optimizer, Schedule, Steps
 
 UNKNOWN = "unknown"
 """Name of the data of a network that was imported without any."""
@@ -54,6 +54,11 @@ class Fit:
     """Scale the gradient down to this global norm; None: never."""
     ema_decay: float | None = None
     """Keep an exponential moving average of the weights with this decay per step; None: do not."""
+    ema_teacher: bool = False
+    """Let the moving average of the weights teach, where no other network does (mean teacher)."""
+    balance: int | None = None
+    """Every so many steps, scale the terms so that their weights are ratios of gradient norms on
+    the network, the first term's being the measure; None: never."""
     eval_every: float = 1.0
     """Epochs between validations; a checkpoint follows each."""
 
@@ -225,7 +230,8 @@ def validate(experiment: Experiment) -> None:
     if experiment.teacher.run is None:
         check_model("teacher.model", experiment.teacher.model)
         _check_fit("teacher.fit", experiment.teacher.fit)
-        _check_losses("teacher.losses", experiment.teacher.losses, has_teacher=False)
+        learns = experiment.teacher.fit.ema_teacher
+        _check_losses("teacher.losses", experiment.teacher.losses, has_teacher=learns)
     if experiment.student.model is not None:
         check_model("student.model", experiment.student.model)
     else:
@@ -242,6 +248,8 @@ def validate(experiment: Experiment) -> None:
         if derive.params is not None and derive.flops is not None:
             raise ValueError("student.derive: params and flops are both set; give one of them.")
     _check_fit("student.fit", experiment.student.fit)
+    taught = not experiment.student.fit.ema_teacher
+    _require("student.fit.ema_teacher", True, taught, "False: a student has a teacher already")
     _check_losses("student.losses", experiment.student.losses, has_teacher=True)
     _check_runtime(experiment.runtime)
 
@@ -334,6 +342,18 @@ def _check_fit(where: str, fit: Fit) -> None:
     _check_optimizer(f"{where}.optimizer", fit.optimizer)
     if fit.clip_norm is not None:
         _require(f"{where}.clip_norm", fit.clip_norm, fit.clip_norm > 0, "positive, or None")
+    if fit.clip_norm is not None and isinstance(fit.optimizer, DOT):
+        raise ValueError(
+            f"{where}.clip_norm: DOT takes the gradient apart, which clipping would upset; "
+            "leave it None, or choose another optimizer."
+        )
+    if fit.ema_teacher and fit.ema_decay is None:
+        raise ValueError(
+            f"{where}.ema_teacher: there is no moving average; give {where}.ema_decay, such as "
+            "0.999."
+        )
+    if fit.balance is not None:
+        _require(f"{where}.balance", fit.balance, fit.balance >= 1, "at least 1, or None")
     if fit.ema_decay is not None:
         _require(f"{where}.ema_decay", fit.ema_decay, 0 < fit.ema_decay < 1, "in (0, 1), or None")
 
@@ -341,12 +361,16 @@ def _check_fit(where: str, fit: Fit) -> None:
 def _check_optimizer(where: str, optimizer: Optimizer) -> None:
     decay = optimizer.weight_decay
     _require(f"{where}.weight_decay", decay, decay >= 0, ">= 0")
-    averages = ("momentum",) if isinstance(optimizer, SGD) else ("b1", "b2")
+    averages = ("b1", "b2") if isinstance(optimizer, AdamW) else ("momentum",)
     for name in averages:
         kept = getattr(optimizer, name)
         _require(f"{where}.{name}", kept, 0 <= kept < 1, "in [0, 1)")
     if isinstance(optimizer, AdamW):
         _require(f"{where}.eps", optimizer.eps, optimizer.eps > 0, "positive")
+    if isinstance(optimizer, DOT):
+        room = min(optimizer.momentum, 1 - optimizer.momentum)
+        fits = 0 <= optimizer.delta < room
+        _require(f"{where}.delta", optimizer.delta, fits, f"in [0, {room:g})")
 
 
 def _check_losses(where: str, losses: tuple[Term, ...], *, has_teacher: bool) -> None:

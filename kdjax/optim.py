@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
+import jax.numpy as jnp
 import optax
 
 Decay = Literal["all", "kernels"]
@@ -91,6 +92,8 @@ class SGD:
     decay: Decay = "kernels"
     """What weight decay touches; the CIFAR-100 benchmark protocol decays "all"."""
 
+    splits_task: ClassVar[bool] = False
+
     def transform(self, rate: optax.Schedule) -> optax.GradientTransformation:
         """Gradients to updates."""
         return optax.chain(
@@ -114,6 +117,8 @@ class AdamW:
     decay: Decay = "kernels"
     """What weight decay touches."""
 
+    splits_task: ClassVar[bool] = False
+
     def transform(self, rate: optax.Schedule) -> optax.GradientTransformation:
         """Gradients to updates."""
         return optax.adamw(
@@ -126,7 +131,50 @@ class AdamW:
         )
 
 
-Optimizer = SGD | AdamW
+@dataclass(frozen=True, kw_only=True)
+class DOT:
+    """SGD with a momentum each for task and teacher (Zhao et al., 2023, arXiv:2307.08436).
+
+    `v_task = (momentum - delta) v_task + g_task`, `v_kd = (momentum + delta) v_kd + g_kd`, and both
+    are subtracted, times the learning rate. The task's gradient is that of the terms which
+    need no teacher, and weight decay goes with it. Parameters of adapters follow the teacher's
+    momentum; the authors' code gives those the mean of the two.
+    """
+
+    momentum: float = 0.9
+    """Mean of the two momenta."""
+    delta: float = 0.075
+    """How far each is from the mean."""
+    weight_decay: float = 5e-4
+    """Added to the task's gradient as `weight_decay * parameter`."""
+    decay: Decay = "kernels"
+    """What weight decay touches; the CIFAR-100 benchmark protocol decays "all"."""
+
+    splits_task: ClassVar[bool] = True
+
+    def transform(self, rate: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+        """Gradients to updates; wants the task's own gradient as `task` beside the whole one."""
+        decayed = optax.add_decayed_weights(self.weight_decay, mask=decay_mask(self.decay))
+        slow, fast = self.momentum - self.delta, self.momentum + self.delta
+
+        def init(params: Any) -> Any:
+            zeros = jax.tree.map(jnp.zeros_like, params)
+            return {"task": zeros, "distil": zeros, "decay": decayed.init(params)}
+
+        def update(gradients: Any, state: Any, params: Any = None, *, task: Any, **_: Any) -> Any:
+            distil = jax.tree.map(jnp.subtract, gradients, task)
+            task, decay = decayed.update(task, state["decay"], params)
+            task = jax.tree.map(lambda v, g: slow * v + g, state["task"], task)
+            distil = jax.tree.map(lambda v, g: fast * v + g, state["distil"], distil)
+            both = jax.tree.map(jnp.add, task, distil)
+            return both, {"task": task, "distil": distil, "decay": decay}
+
+        return optax.chain(
+            optax.GradientTransformationExtraArgs(init, update), optax.scale_by_learning_rate(rate)
+        )
+
+
+Optimizer = SGD | AdamW | DOT
 
 
 def decay_mask(decay: Decay) -> Callable[[Any], Any] | None:

@@ -20,8 +20,8 @@ from kdjax.models.summary import flops, output_shapes, parameter_count, stage_sh
 from kdjax.objective import for_examples, term_names
 from kdjax.runs import baseline_run, student_run, teacher_run
 from kdjax.training.parallel import Devices
+from kdjax.training.plan import Plan
 from kdjax.training.state import adapter_shapes
-from kdjax.training.step import Plan
 
 
 def comparison(summary: Mapping[str, Any]) -> Table:

@@ -17,7 +17,9 @@ def make_state(step: int, fill: float = 0.0, ema: bool = True) -> TrainState:
     stats = {"student": {"bn": {"mean": kernel[1]}}, "adapters": {}}
     average = {"params": params["student"], "batch_stats": stats["student"]} if ema else {}
     moments = {"count": np.array(step, np.int32), "mu": kernel * 2}
-    return TrainState(np.array(step, np.int32), params, stats, {}, moments, average)
+    return TrainState(
+        np.array(step, np.int32), params, stats, {}, np.ones(1, np.float32), moments, average
+    )
 
 
 def save(checkpoints: Checkpoints, step: int, top1: float | None = None) -> TrainState:

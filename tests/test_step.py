@@ -18,8 +18,9 @@ from kdjax.losses import (
 )
 from kdjax.objective import Term
 from kdjax.optim import SGD
+from kdjax.training.gradients import Remembered, terms_of
 from kdjax.training.parallel import Devices, fetch
-from kdjax.training.step import Plan, Remembered, _terms
+from kdjax.training.plan import Plan
 from kdjax.types import Batch
 from tests.support import TINY, largest_difference, tiny_fit
 from tests.training import LOSSES, TEACHER, make_run, random_teacher, start, train
@@ -149,7 +150,7 @@ def test_no_gradient_reaches_the_teacher(source, teacher):
 
     def objective(params, frozen):
         terms, _ = jax.vmap(
-            lambda b: _terms(plan, params, past, frozen, b, jax.random.key(0)), axis_name="batch"
+            lambda b: terms_of(plan, params, past, frozen, b, jax.random.key(0)), axis_name="batch"
         )(jax.tree.map(lambda x: x[None], batch))
         return terms.sum()
 
@@ -178,7 +179,7 @@ def test_accumulated_gradients_are_those_of_the_slices(source, teacher):
 
         def objective(params, past=past, piece=piece):
             terms, new = jax.vmap(
-                lambda b: _terms(plan, params, past, teacher, b, jax.random.key(0)),
+                lambda b: terms_of(plan, params, past, teacher, b, jax.random.key(0)),
                 axis_name="batch",
             )(piece)
             return jnp.dot(jnp.array([0.3, 0.7]), terms[0]), new

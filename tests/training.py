@@ -13,8 +13,9 @@ from kdjax.models import SmallCNN
 from kdjax.objective import Term
 from kdjax.optim import Cosine
 from kdjax.training.parallel import Devices, fetch
+from kdjax.training.plan import Plan
 from kdjax.training.state import initial_adapters, initial_state, initial_variables
-from kdjax.training.step import Plan, make_train_step
+from kdjax.training.step import make_train_step
 from tests.support import TINY, tiny_fit
 
 SHAPE = (8, 8, 1)
@@ -38,7 +39,8 @@ def start(run: Run, plan: Plan):
     adapters = initial_adapters(plan.terms, run.model, TEACHER, SHAPE, key)
     variables = initial_variables(run.model, SHAPE, key)
     ema = run.fit.ema_decay is not None
-    return jax.device_get(initial_state(variables, adapters, plan.optimizer(), ema))
+    state = initial_state(variables, adapters, len(plan.terms), plan.optimizer(), ema)
+    return jax.device_get(state)
 
 
 def train(run, source, teacher, layout=("pmap", 1), steps=4):

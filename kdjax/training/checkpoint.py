@@ -215,6 +215,7 @@ def _items(state: TrainState) -> dict[str, Any]:
         "params": state.params["adapters"],
         "stats": state.stats["adapters"],
         "memory": state.memory,
+        "scales": state.scales,
         "optimizer": state.optimizer,
     }
     items = {"student": dict(state.variables()), "training": _flatten(rest)}
@@ -233,6 +234,7 @@ def _state(items: dict[str, Any], target: TrainState, source: str) -> TrainState
         "params": target.params["adapters"],
         "stats": target.stats["adapters"],
         "memory": target.memory,
+        "scales": target.scales,
         "optimizer": target.optimizer,
     }
     flat = found["training"]
@@ -244,6 +246,7 @@ def _state(items: dict[str, Any], target: TrainState, source: str) -> TrainState
         params={"student": student["params"], "adapters": rest["params"]},
         stats={"student": student.get("batch_stats", {}), "adapters": rest["stats"]},
         memory=rest["memory"],
+        scales=rest["scales"],
         optimizer=rest["optimizer"],
         ema=found.get("ema", {}),
     )

@@ -21,6 +21,7 @@ from kdjax.models.summary import parameter_count
 from kdjax.training.checkpoint import Checkpoints
 from kdjax.training.log import MetricLog, Reporter
 from kdjax.training.parallel import IN_FLIGHT, Devices, fetch
+from kdjax.training.plan import Plan
 from kdjax.training.processes import agree, meet
 from kdjax.training.run_directory import RunDirectory
 from kdjax.training.state import (
@@ -30,7 +31,7 @@ from kdjax.training.state import (
     initial_state,
     initial_variables,
 )
-from kdjax.training.step import Plan, make_train_step
+from kdjax.training.step import make_train_step
 from kdjax.types import Batch, Variables
 
 
@@ -164,11 +165,13 @@ class Fitting:
         role = 0 if run.role == "teacher" else 1
         stream = jax.random.fold_in(jax.random.key(run.seed), INITIAL_WEIGHTS)
         key, adapter_key = jax.random.split(jax.random.fold_in(stream, role))
-        teacher = self.teacher.model if self.teacher else None
-        adapters = initial_adapters(self.plan.terms, run.model, teacher, shape, adapter_key)
+        adapters = initial_adapters(
+            self.plan.terms, run.model, self.plan.teaching, shape, adapter_key
+        )
         variables = start(initial_variables(run.model, shape, key))
         ema = run.fit.ema_decay is not None
-        return initial_state(variables, adapters, self.plan.optimizer(), ema)
+        terms, optimizer = len(self.plan.terms), self.plan.optimizer()
+        return initial_state(variables, adapters, terms, optimizer, ema)
 
     def _begin(self, start: Callable[[Variables], Variables]) -> TrainState:
         return jax.device_get(self._initial(start))

@@ -30,6 +30,8 @@ class TrainState(NamedTuple):
     params: dict[str, Any]
     stats: dict[str, Any]
     memory: dict[str, Any]
+    scales: Array
+    """What the weight of each term is multiplied by: ones, unless terms are balanced."""
     optimizer: Any
     ema: dict[str, Any]
     """Moving average of the student's variables; empty when none is kept."""
@@ -73,6 +75,7 @@ def _check_kept(name: str, variables: Variables) -> None:
 def initial_state(
     variables: Variables,
     adapters: dict[str, Any],
+    terms: int,
     optimizer: optax.GradientTransformation,
     ema: bool,
 ) -> TrainState:
@@ -91,6 +94,7 @@ def initial_state(
         params=params,
         stats=stats,
         memory=of_losses("memory"),
+        scales=jnp.ones(terms),
         optimizer=jax.jit(optimizer.init)(params),
         ema=dict(variables) if ema else {},
     )

@@ -1,72 +1,19 @@
 """The training step, as one device sees it: pure, and reduced over all devices in one place."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from kdjax.data.augment import augment
-from kdjax.experiment import Run
-from kdjax.models import Model, infer
-from kdjax.objective import Term, for_examples, term_names
-from kdjax.training.share import MUTABLE, loss_variables, share
+from kdjax.training.gradients import gradients_of
+from kdjax.training.plan import Plan
 from kdjax.training.state import TrainState
-from kdjax.types import AXIS, Batch, Outputs, Variables
-
-LOSSES = 2
-"""Stream of the seed that losses draw their random numbers from."""
+from kdjax.types import AXIS, Batch, Variables
 
 Step = Callable[[TrainState, Variables | None, Batch], tuple[TrainState, Array]]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A run in steps: everything the step needs that is not an array."""
-
-    run: Run
-    teacher: Model | None
-    terms: tuple[Term, ...]
-    """The run's losses, for its number of examples."""
-    steps: int
-    """Length of the run."""
-    steps_per_epoch: float
-    """Batches straddle epochs, so this need not be whole."""
-
-    @staticmethod
-    def of(run: Run, teacher: Model | None, examples: int) -> "Plan":
-        """Steps from epochs."""
-        per_epoch = examples / run.fit.batch_size
-        steps = max(1, round(run.fit.epochs * per_epoch))
-        return Plan(run, teacher, for_examples(run.losses, examples), steps, per_epoch)
-
-    def schedule(self) -> optax.Schedule:
-        """Learning rate by step."""
-        return self.run.fit.schedule.schedule(self.steps_per_epoch, self.steps)
-
-    def optimizer(self) -> optax.GradientTransformation:
-        """Clip, then the optimizer."""
-        fit = self.run.fit
-        transform = fit.optimizer.transform(self.schedule())
-        if fit.clip_norm is None:
-            return transform
-        return optax.chain(optax.clip_by_global_norm(fit.clip_norm), transform)
-
-    def metric_names(self) -> tuple[str, ...]:
-        """What each number of the step's metrics vector is."""
-        terms = term_names(self.terms)
-        weights = tuple(f"weight/{name}" for name in terms)
-        return ("loss", "gradient_norm", "learning_rate", *terms, *weights)
-
-
-class Remembered(NamedTuple):
-    """What one slice of a batch leaves to the next: statistics, and the memory of losses."""
-
-    stats: Any
-    memory: Any
 
 
 def make_train_step(plan: Plan) -> Step:
@@ -75,24 +22,25 @@ def make_train_step(plan: Plan) -> Step:
     `metrics` is one float32 vector, named by `plan.metric_names()`, so that the host fetches one
     array a step. The objective is `sum_i w_i(epoch) · loss_i(global batch)`.
     """
-    run, fit = plan.run, plan.run.fit
+    fit = plan.run.fit
     optimizer, schedule = plan.optimizer(), plan.schedule()
 
     def train_step(
         state: TrainState, teacher: Variables | None, batch: Batch
     ) -> tuple[TrainState, Array]:
-        batch = augment(run.data.augment, run.seed, batch)
-        epoch = state.step / plan.steps_per_epoch
-        weights = jnp.stack([term.weight_at(epoch) for term in plan.terms])
-
-        gradients, (stats, memory), terms = _accumulate(plan, state, teacher, batch, weights)
+        weights = plan.weights(state)
+        pulls = [weights, *plan.apart(weights)]
+        parts, (stats, memory), terms = gradients_of(plan, state, teacher, batch, pulls)
         # The one reduction: up to here everything is this device's share of the global batch.
-        gradients, terms = jax.lax.psum((gradients, terms), AXIS)
+        (gradients, *apart), terms = jax.lax.psum((parts, terms), AXIS)
         stats = jax.lax.pmean(stats, AXIS)
 
-        updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
+        extra = {"task": apart[0]} if apart else {}
+        updates, moments = optimizer.update(gradients, state.optimizer, state.params, **extra)
         params = optax.apply_updates(state.params, updates)
-        new = TrainState(state.step + 1, params, stats, memory, optimizer_state, state.ema)
+        new = state._replace(
+            step=state.step + 1, params=params, stats=stats, memory=memory, optimizer=moments
+        )
         if fit.ema_decay is not None:
             new = new._replace(ema=_moving_average(fit.ema_decay, new))
         summary = [jnp.dot(weights, terms), optax.tree.norm(gradients), schedule(state.step)]
@@ -102,72 +50,41 @@ def make_train_step(plan: Plan) -> Step:
     return train_step
 
 
-def _accumulate(
-    plan: Plan,
-    state: TrainState,
-    teacher: Variables | None,
-    batch: Batch,
-    weights: Array,
-) -> tuple[Any, Remembered, Float[Array, " terms"]]:
-    """Gradients and terms averaged over the slices; what is remembered passes through them."""
-    slices = plan.run.fit.accumulate
-    sliced = jax.tree.map(lambda x: x.reshape(slices, -1, *x.shape[1:]), batch)
-    key = jax.random.fold_in(jax.random.key(plan.run.seed), LOSSES)
-    key = jax.random.fold_in(key, state.step)
+def make_probe(plan: Plan) -> Callable[[TrainState, Variables | None, Batch], Array]:
+    """The per-device function `(state, teacher variables, batch) -> norms`, `[2, terms]`.
 
-    def objective(params: Any, past: Remembered, part: Batch) -> tuple[Array, Any]:
-        terms, past = _terms(plan, params, past, teacher, part, key)
-        return jnp.dot(weights, terms), (past, terms)
+    The norm of each unweighted term's gradient on the student, and on its own adapter: one
+    backward pass a term, so it is asked now and then, not in every step.
+    """
 
-    def one(past: Remembered, part: Batch) -> tuple[Remembered, Any]:
-        (_, (past, terms)), gradients = jax.value_and_grad(objective, has_aux=True)(
-            state.params, past, part
-        )
-        return past, (gradients, terms)
+    def probe(
+        state: TrainState, teacher: Variables | None, batch: Batch
+    ) -> Float[Array, "2 terms"]:
+        pulls = list(jnp.eye(len(plan.terms)))
+        parts, _, _ = gradients_of(plan, state, teacher, batch, pulls)
+        parts = jax.lax.psum(parts, AXIS)
+        norms = [[optax.tree.norm(part[of]) for part in parts] for of in ("student", "adapters")]
+        return jnp.asarray(norms, jnp.float32)
 
-    past = Remembered(state.stats, state.memory)
-    if slices == 1:
-        past, (gradients, terms) = one(past, jax.tree.map(lambda x: x[0], sliced))
-        return gradients, past, terms
-    # XLA's CPU backend runs convolutions inside a rolled loop 100 times slower.
-    unroll = slices if jax.default_backend() == "cpu" else 1
-    past, parts = jax.lax.scan(one, past, sliced, unroll=unroll)
-    gradients, terms = jax.tree.map(lambda x: x.mean(axis=0), parts)
-    return gradients, past, terms
+    return probe
 
 
-def _terms(
-    plan: Plan,
-    params: Any,
-    past: Remembered,
-    teacher: Variables | None,
-    batch: Batch,
-    key: Array,
-) -> tuple[Float[Array, " terms"], Remembered]:
-    """This device's share of each term of the global batch, before weighting."""
-    model, (stats, memory) = plan.run.model, past
-    variables = {"params": params["student"], "batch_stats": stats["student"]}
-    student, updated = model.apply(variables, batch.image, train=True, mutable=["batch_stats"])
-    target = _teach(plan.teacher, teacher, batch)
-    trees = (params["adapters"], dict(stats["adapters"]), dict(memory))
-    terms = []
-    for i, (name, term) in enumerate(zip(term_names(plan.terms), plan.terms, strict=True)):
-        own = dict(zip(("params", *MUTABLE), (tree.get(name, {}) for tree in trees), strict=True))
-        own = loss_variables(term.loss, own, teacher)
-        value, changed = share(term.loss, own, student, target, batch, jax.random.fold_in(key, i))
-        for collection, tree in zip(MUTABLE, trees[1:], strict=True):
-            if name in tree:
-                tree[name] = changed[collection]
-        terms.append(value)
-    stats = {"student": updated.get("batch_stats", {}), "adapters": trees[1]}
-    return jnp.stack(terms), Remembered(stats, trees[2])
+def make_balance(plan: Plan) -> Callable[[TrainState, Variables | None, Batch], TrainState]:
+    """The per-device function that scales the terms so that weights are ratios of gradients.
 
+    `scale_i = |gradient of the first term| / |gradient of term i|` on the student, both without
+    weights, so a term of weight 2 beside a first one of weight 1 pulls twice as hard as that. A
+    term without a gradient keeps its scale.
+    """
+    probe = make_probe(plan)
 
-def _teach(model: Model | None, variables: Variables | None, batch: Batch) -> Outputs | None:
-    """The teacher's outputs: always in evaluation mode, never differentiated."""
-    if model is None or variables is None:
-        return None
-    return jax.lax.stop_gradient(infer(model, variables, batch.image))
+    def balance(state: TrainState, teacher: Variables | None, batch: Batch) -> TrainState:
+        norms, _ = probe(state, teacher, batch)
+        felt = (norms > 0) & (norms[0] > 0)
+        scales = jnp.where(felt, norms[0] / jnp.where(felt, norms, 1.0), state.scales)
+        return state._replace(scales=scales)
+
+    return balance
 
 
 def _moving_average(decay: float, state: TrainState) -> Any:

@@ -1,0 +1,99 @@
+"""From a batch to the terms of the objective and their gradients, one device's share of them."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from kdjax.data.augment import augment
+from kdjax.models import Model, infer
+from kdjax.objective import term_names
+from kdjax.training.plan import Plan
+from kdjax.training.share import MUTABLE, loss_variables, share
+from kdjax.training.state import TrainState
+from kdjax.types import Batch, Outputs, Variables
+
+LOSSES = 2
+"""Stream of the seed that losses draw their random numbers from."""
+
+
+class Remembered(NamedTuple):
+    """What one slice of a batch leaves to the next: statistics, and the memory of losses."""
+
+    stats: Any
+    memory: Any
+
+
+def gradients_of(
+    plan: Plan,
+    state: TrainState,
+    teacher: Variables | None,
+    batch: Batch,
+    pulls: Sequence[Float[Array, " terms"]],
+) -> tuple[list[Any], Remembered, Float[Array, " terms"]]:
+    """The gradient of each weighted sum of the terms, what is remembered, and the terms.
+
+    With `accumulate` the batch is seen in slices, one after the other: gradients and terms are
+    averaged, and what is remembered passes from one to the next.
+    """
+    run = plan.run
+    slices = run.fit.accumulate
+    sliced = jax.tree.map(lambda x: x.reshape(slices, -1, *x.shape[1:]), batch)
+    key = jax.random.fold_in(jax.random.key(run.seed), LOSSES)
+    key = jax.random.fold_in(key, state.step)
+    frozen = state.ema if run.fit.ema_teacher else teacher
+
+    def one(past: Remembered, part: Batch) -> tuple[Remembered, Any]:
+        part = augment(run.data.augment, run.seed, part)
+
+        def terms(params: Any) -> tuple[Array, Remembered]:
+            return terms_of(plan, params, past, frozen, part, key)
+
+        values, backward, past = jax.vjp(terms, state.params, has_aux=True)
+        return past, ([backward(pull)[0] for pull in pulls], values)
+
+    past = Remembered(state.stats, state.memory)
+    if slices == 1:
+        past, (gradients, values) = one(past, jax.tree.map(lambda x: x[0], sliced))
+        return gradients, past, values
+    # XLA's CPU backend runs convolutions inside a rolled loop 100 times slower.
+    unroll = slices if jax.default_backend() == "cpu" else 1
+    past, parts = jax.lax.scan(one, past, sliced, unroll=unroll)
+    gradients, values = jax.tree.map(lambda x: x.mean(axis=0), parts)
+    return gradients, past, values
+
+
+def terms_of(
+    plan: Plan,
+    params: Any,
+    past: Remembered,
+    teacher: Variables | None,
+    batch: Batch,
+    key: Array,
+) -> tuple[Float[Array, " terms"], Remembered]:
+    """This device's share of each term of the global batch, before weighting."""
+    model, (stats, memory) = plan.run.model, past
+    variables = {"params": params["student"], "batch_stats": stats["student"]}
+    student, updated = model.apply(variables, batch.image, train=True, mutable=["batch_stats"])
+    target = _teach(plan.teaching, teacher, batch)
+    trees = (params["adapters"], dict(stats["adapters"]), dict(memory))
+    terms = []
+    for i, (name, term) in enumerate(zip(term_names(plan.terms), plan.terms, strict=True)):
+        own = dict(zip(("params", *MUTABLE), (tree.get(name, {}) for tree in trees), strict=True))
+        own = loss_variables(term.loss, own, teacher)
+        value, changed = share(term.loss, own, student, target, batch, jax.random.fold_in(key, i))
+        for collection, tree in zip(MUTABLE, trees[1:], strict=True):
+            if name in tree:
+                tree[name] = changed[collection]
+        terms.append(value)
+    stats = {"student": updated.get("batch_stats", {}), "adapters": trees[1]}
+    return jnp.stack(terms), Remembered(stats, trees[2])
+
+
+def _teach(model: Model | None, variables: Variables | None, batch: Batch) -> Outputs | None:
+    """The teacher's outputs: always in evaluation mode, never differentiated."""
+    if model is None or variables is None:
+        return None
+    return jax.lax.stop_gradient(infer(model, variables, batch.image))
