@@ -325,6 +325,13 @@ def _dynamic_slice(trace: _Trace, equation: JaxprEqn, inputs: list[Value]) -> li
     return [[layer for layer in inputs[0] if all(old[a] == sizes[a] for a in layer.axes)]]
 
 
+def _stack(trace: _Trace, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+    """Side by side along a new axis, which holds no channels."""
+    rank, axis = len(_shape(equation.outvars[0])), equation.params["axis"]
+    places = {old: old + (old >= axis) for old in range(rank - 1)}
+    return [trace.together([[moved(layer, places, rank) for layer in v] for v in inputs])]
+
+
 def _pad(trace: _Trace, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
     return [padded(inputs[0], equation.params["padding_config"])]
 
@@ -345,6 +352,7 @@ RULES: dict[str, Rule] = {
     "dot_general": _Trace.product,
     "scan": _Trace.scan,
     "concatenate": _Trace.concatenation,
+    "stack": _stack,
     "broadcast_in_dim": _broadcast,
     "reshape": _reshape,
     "squeeze": _reshape,
