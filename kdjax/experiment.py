@@ -10,7 +10,7 @@ from kdjax.losses import (
     CrossEntropy,
     SoftTarget,
 )
-from kdjax.models import ConvNeXt, Model, SmallCNN
+from kdjax.models import ConvNeXt, Ensemble, Model, SmallCNN
 from kdjax.objective import Term
 from kdjax.optim import DOT, SGD, AdamW, Cosine, Optimizer, Schedule, Steps
 
@@ -303,6 +303,14 @@ def check_model(where: str, model: Model) -> None:
     _require(f"{where}.std", std, positive, "positive, one value or one a channel")
     fits = len(mean) == len(std) or (len(mean) > 0 and 1 in (len(mean), len(std)))
     _require(f"{where}.mean", mean, fits, f"one value or as many as the {len(std)} of std")
+    try:
+        model.check()
+    except ValueError as error:
+        raise ValueError(f"{where}.{error}") from error
+    if isinstance(model, Ensemble):
+        for i, member in enumerate(model.members):
+            check_model(f"{where}.members.{i}", member)
+        return
     if type(model) not in get_args(Model):
         return  # what the fields of a user's own network mean is for that network to say
     for f in dataclasses.fields(model):

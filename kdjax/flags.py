@@ -19,7 +19,7 @@ from tyro import constructors
 
 from kdjax.config import LINEN_FIELDS, from_dict, is_number_or, load_preset, to_dict
 from kdjax.experiment import Experiment, validate
-from kdjax.models import NAMED, Model
+from kdjax.models import NAMED, Ensemble, Model
 
 T = TypeVar("T")
 MODEL_FLAGS = ("teacher.model", "student.model")
@@ -132,6 +132,8 @@ def _with_model(experiment: Experiment, role: str, name: str) -> Experiment:
     model: Model | None = None
     if role != "student" or name != "derive":
         follow = part.model or experiment.teacher.model
+        if isinstance(follow, Ensemble):
+            follow = follow.networks()[0]  # whose mean and std are all there is
         model = named_model(f"{role}.model", name).clone(
             **{f: getattr(follow, f) for f in DATA_FIELDS}
         )

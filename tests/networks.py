@@ -13,6 +13,7 @@ from kdjax.models import (
     VGG,
     ConvNeXt,
     EfficientNet,
+    Ensemble,
     MobileNetV1,
     MobileNetV2,
     MobileNetV3,
@@ -180,8 +181,26 @@ CASES = {
         12,
         batch_norm=False,
     ),
+    "ensemble": Case(
+        Ensemble(num_classes=5, members=(RESNET, SmallCNN(num_classes=5, widths=(4,), hidden=10))),
+        {
+            "stem": (10, 8, 4),
+            "stage1": (10, 8, 4),
+            "stage2": (5, 4, 6),
+            "member0": (1, 1, 5),
+            "member1": (1, 1, 5),
+        },
+        6,
+    ),
 }
 """The first case of a family is the one whose fields are changed one by one."""
+
+
+def of_classes(model, count):
+    """The network for so many classes; all members of an ensemble have as many."""
+    if isinstance(model, Ensemble):
+        model = model.clone(members=tuple(of_classes(member, count) for member in model.members))
+    return model.clone(num_classes=count)
 
 
 def images(count, seed=0, shape=SHAPE):

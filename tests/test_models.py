@@ -20,6 +20,7 @@ from kdjax.models import (
     NAMED,
     VGG,
     ConvNeXt,
+    Ensemble,
     MobileNetV3,
     Model,
     RegNet,
@@ -33,7 +34,7 @@ from kdjax.models.summary import flops, parameter_count, stage_shapes, variable_
 from kdjax.students.channels import channels
 from kdjax.students.inherit import nested
 from kdjax.types import AXIS, Outputs
-from tests.networks import CASES, SHAPE, images, labels_by_place
+from tests.networks import CASES, SHAPE, images, labels_by_place, of_classes
 
 OTHER_VALUES = {
     "num_classes": 7,
@@ -66,6 +67,9 @@ OTHER_VALUES = {
     "heads": 1,
     "head_size": 2,
     "distillation_token": True,
+    "members": (SmallCNN(num_classes=5),),
+    "weights": (3.0, 1.0),
+    "weighting": "entropy",
 }
 """For every field, a value that is not the one of the first case of its network."""
 
@@ -183,7 +187,7 @@ def close(a, b, tolerance=1e-5):
 
 def test_every_network_of_the_union_has_a_case():
     assert {type(case.model) for case in CASES.values()} == set(FAMILIES)
-    assert {type(model) for model in NAMED.values()} == set(FAMILIES)
+    assert {type(model) for model in NAMED.values()} == set(FAMILIES) - {Ensemble}
 
 
 @every_case
@@ -212,7 +216,8 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_logits_and_variables_in_float32
     out, updates = jax.eval_shape(training, variables, images(4))
     assert out.logits.dtype == jnp.float32
     assert {leaf.dtype.name for leaf in jax.tree.leaves((variables, updates))} == {"float32"}
-    assert {leaf.dtype.name for leaf in (*out.features.values(), out.embedding)} == {"bfloat16"}
+    maps = [x for feature, x in out.features.items() if not feature.startswith("member")]  # logits
+    assert {leaf.dtype.name for leaf in (*maps, out.embedding)} == {"bfloat16"}
     program = str(jax.make_jaxpr(model.apply)(variables, images(8)))
     products = re.findall(r"(\w+)\[[\d,]*\] = (?:conv_general_dilated|dot_general)", program)
     assert len(products) == len(re.findall(r"(?:conv_general_dilated|dot_general)\[", program))
@@ -345,18 +350,20 @@ def test_reordering_channels_that_belong_together_changes_nothing(name):
 def test_all_but_the_first_block_of_a_stage_can_be_left_out(name):
     model = CASES[name].model
     shapes = variable_shapes(model, SHAPE)
-    first = {x: v for x, v in shapes.items() if not re.match(r"stage\d+_block[1-9]", x[1])}
+    later = re.compile(r"(member\d+/)?stage\d+_block[1-9]")
+    first = {x: v for x, v in shapes.items() if not later.match("/".join(x[1:]))}
     assert first == variable_shapes(model.scaled(1.0, 0.01), SHAPE)
 
 
 @every_case
 def test_a_scaled_network_keeps_its_fields_and_loses_channels_and_blocks(name):
-    other = {"num_classes": 4, "mean": (0.1,), "std": (0.2,), "dtype": "bfloat16"}
-    model = CASES[name].model.clone(**other, sync_batch_norm=False)
+    other = {"mean": (0.1,), "std": (0.2,), "dtype": "bfloat16"}
+    model = of_classes(CASES[name].model, 4).clone(**other, sync_batch_norm=False)
     assert model.scaled(1.0, 1.0) == model
     half, tiny = model.scaled(0.5, 1.0), model.scaled(0.001, 0.001)
     for small in (half, tiny):
         assert type(small) is type(model)
+        assert small.num_classes == 4
         assert all(getattr(small, field) == value for field, value in other.items())
         assert parameter_count(small, SHAPE) < parameter_count(model, SHAPE)
     whole = variable_shapes(model, SHAPE)
@@ -387,6 +394,7 @@ def test_no_field_is_dead(kind):
     fields = {f.name for f in dataclasses.fields(kind)} - {"parent", "name"}
     # All networks have the last one, and some have no batch norm; the others have their own tests.
     fields -= {"image_size", "layer_scale"} | (set() if batch_norm else {"sync_batch_norm"})
+    fields -= {"num_classes"} if kind is Ensemble else set()  # what its members have, or an error
     assert not fields - set(OTHER_VALUES), "give the new field another value in OTHER_VALUES"
     reference = list(numbers(model))
 

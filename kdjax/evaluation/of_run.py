@@ -10,7 +10,7 @@ from kdjax.data.sources import DataInfo, DataSet
 from kdjax.evaluation.evaluate import make_evaluate
 from kdjax.evaluation.load import Loaded, Weights, load
 from kdjax.experiment import UNKNOWN, Data, Experiment
-from kdjax.models import Model
+from kdjax.models import Ensemble, Model
 from kdjax.training.loop import Teaching
 from kdjax.training.parallel import Devices
 
@@ -129,3 +129,6 @@ def check_fits(field: str, model: Model, info: DataInfo) -> None:
                 f"{field}.{name}: {len(values)} values, but the images of {info.name} have "
                 f"{info.shape[-1]} channel(s); give one value, or one a channel."
             )
+    if isinstance(model, Ensemble):
+        for i, member in enumerate(model.members):
+            check_fits(f"{field}.members.{i}", member, info)

@@ -1,11 +1,13 @@
-"""The networks. A model is a frozen dataclass with a pure method; the union is the registry."""
+"""The networks. A model is a frozen dataclass with a pure method; the unions are the registry."""
 
 from kdjax.models.base import VisionModel, infer
 from kdjax.models.convnext import CONVNEXTS, ConvNeXt
 from kdjax.models.efficientnet import EFFICIENTNETS, EfficientNet
+from kdjax.models.ensemble import Ensemble
 from kdjax.models.mobilenet_v1 import MOBILENETS_V1, MobileNetV1
 from kdjax.models.mobilenet_v2 import MOBILENETS_V2, MobileNetV2
 from kdjax.models.mobilenet_v3 import MOBILENETS_V3, MobileNetV3
+from kdjax.models.network import Network
 from kdjax.models.regnet import REGNETS, RegNet
 from kdjax.models.resnet import RESNETS, ResNet
 from kdjax.models.row_lstm import ROW_LSTMS, RowLSTM
@@ -16,24 +18,8 @@ from kdjax.models.vgg import VGG, VGGS
 from kdjax.models.vit import VITS, ViT
 from kdjax.models.wide_resnet import WIDE_RESNETS, WideResNet
 
-Model = (
-    SmallCNN
-    | ResNet
-    | WideResNet
-    | VGG
-    | MobileNetV1
-    | MobileNetV2
-    | MobileNetV3
-    | EfficientNet
-    | ShuffleNetV1
-    | ShuffleNetV2
-    | RegNet
-    | ConvNeXt
-    | ViT
-    | RowLSTM
-    | VisionModel
-)
-"""Every network a config file can name; the last stands for those that are not ours."""
+Model = Network | Ensemble
+"""Every network a config file can name."""
 
 NAMED: dict[str, Model] = {
     **SMALL_CNNS,
@@ -61,10 +47,12 @@ __all__ = [
     "VGG",
     "ConvNeXt",
     "EfficientNet",
+    "Ensemble",
     "MobileNetV1",
     "MobileNetV2",
     "MobileNetV3",
     "Model",
+    "Network",
     "RegNet",
     "ResNet",
     "RowLSTM",

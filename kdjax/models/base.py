@@ -57,6 +57,9 @@ class VisionModel(nn.Module):
         """`images`: `[b, H, W, C]`, uint8 or float in [0, 1]. `train` uses batch statistics."""
         raise TypeError(f"{type(self).__name__} does not define __call__")
 
+    def check(self) -> None:
+        """ValueError for the first field that cannot work: `heads: 0 cannot work; …`."""
+
     def scaled(self, width: float, depth: float) -> "VisionModel":
         """The same family with these shares, in (0, 1], of the channels and of each stage's blocks.
 

@@ -249,7 +249,8 @@ def _check_shapes(
         )
 
 
-BLOCK = re.compile(r"(stage\d+)_block(\d+)(?=_|$)")
+BLOCK = re.compile(r"((?:member\d+/)*stage\d+)_block(\d+)(?=[_/]|$)")
+"""The stage and the number of a block, at the top of a network or of a member of an ensemble."""
 
 
 def _sources(theirs: Mapping[Path, Any], ours: Mapping[Path, Any]) -> dict[Path, Path]:
@@ -257,11 +258,11 @@ def _sources(theirs: Mapping[Path, Any], ours: Mapping[Path, Any]) -> dict[Path,
     blocks = _block_names(_stages(theirs), _stages(ours))
     sources = {}
     for path in ours:
-        collection, layer, *rest = path
+        collection, layer = path[0], "/".join(path[1:])
         found = BLOCK.match(layer)
         if found:
             layer = blocks[found[0]] + layer[found.end() :]
-        if (source := (collection, layer, *rest)) in theirs:
+        if (source := (collection, *layer.split("/"))) in theirs:
             sources[path] = source
     return sources
 
@@ -269,8 +270,8 @@ def _sources(theirs: Mapping[Path, Any], ours: Mapping[Path, Any]) -> dict[Path,
 def _stages(paths: Mapping[Path, Any]) -> dict[str, int]:
     """Blocks of each stage."""
     counts: dict[str, int] = {}
-    for _, layer, *_ in paths:
-        if found := BLOCK.match(layer):
+    for _, *layers in paths:
+        if found := BLOCK.match("/".join(layers)):
             counts[found[1]] = max(counts.get(found[1], 0), int(found[2]) + 1)
     return counts
 

@@ -42,14 +42,13 @@ def recalibrate(model: Model, variables: Variables, batches: Iterable[Images]) -
         measured.append(jax.device_get(measure(fresh, images)))
     if not measured:
         return dict(variables)
-    pooled = {
-        layer: _pool([batch[layer] for batch in measured], np.array(sizes))
-        for layer in variables["batch_stats"]
-    }
-    return {**variables, "batch_stats": pooled}
+    return {**variables, "batch_stats": _pool(measured, np.array(sizes))}
 
 
-def _pool(batches: list[Mapping[str, Any]], sizes: np.ndarray) -> dict[str, np.ndarray]:
+def _pool(batches: list[Mapping[str, Any]], sizes: np.ndarray) -> dict[str, Any]:
+    """The statistics of one layer, or of the layers within it."""
+    if any(isinstance(inner, Mapping) for inner in batches[0].values()):
+        return {layer: _pool([b[layer] for b in batches], sizes) for layer in batches[0]}
     means, variances = (
         np.stack([batch[name] for batch in batches]).astype(np.float64) for name in ("mean", "var")
     )
