@@ -9,7 +9,7 @@ import numpy as np
 from kdjax.data.pipeline import TrainingStream
 from kdjax.experiment import Data, Run
 from kdjax.losses import CrossEntropy, SoftTarget
-from kdjax.models import SmallCNN
+from kdjax.models import Model, SmallCNN
 from kdjax.objective import Term
 from kdjax.optim import Cosine
 from kdjax.training.parallel import Devices, fetch
@@ -59,10 +59,10 @@ def train(run, source, teacher, layout=("pmap", 1), steps=4):
     return state, np.array(history), frozen
 
 
-def first_and_last_values(digits, term: Term) -> tuple[float, float]:
+def first_and_last_values(digits, term: Term, student: Model = TINY) -> tuple[float, float]:
     """Of a term that a student learns from alone: the mean of the first and of the last steps."""
     fit = tiny_fit(batch_size=128, schedule=Cosine(peak=0.05))
-    run = make_run(losses=(term,), fit=fit)
+    run = make_run(model=student, losses=(term,), fit=fit)
     _, history, _ = train(run, digits.open("train"), random_teacher(), steps=12)
     values = history[:, 3]
     return values[:3].mean(), values[-3:].mean()

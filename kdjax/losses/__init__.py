@@ -4,6 +4,7 @@ from kdjax.losses.attention_transfer import AttentionTransfer as AttentionTransf
 from kdjax.losses.base import DistillationLoss as DistillationLoss
 from kdjax.losses.cross_entropy import CrossEntropy as CrossEntropy
 from kdjax.losses.dkd import DKD as DKD
+from kdjax.losses.dml import DML as DML
 from kdjax.losses.fitnet import FitNet as FitNet
 from kdjax.losses.hard_target import HardTarget as HardTarget
 from kdjax.losses.logit_mse import LogitMSE as LogitMSE
@@ -20,6 +21,7 @@ Loss = (
     | LogitStandardization
     | DKD
     | WSLD
+    | DML
     | AttentionTransfer
     | FitNet
 )

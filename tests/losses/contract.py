@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from kdjax.losses import DistillationLoss
+from kdjax.models import Model
 from kdjax.objective import Term
 from tests.losses.support import (
     EXAMPLES,
@@ -30,6 +31,7 @@ from tests.losses.support import (
     own_variables,
     value,
 )
+from tests.support import TINY
 from tests.training import first_and_last_values
 
 Arrays = Mapping[str, np.ndarray]
@@ -56,6 +58,8 @@ class Spec:
     """Its value has a slope by the teacher's outputs."""
     training: Term | None = None
     """How it is trained alone, if not with its defaults and weight 1."""
+    student: Model = TINY
+    """What it is trained in."""
 
 
 def contract(spec: Spec) -> type:
@@ -223,7 +227,8 @@ def contract(spec: Spec) -> type:
                 agree(value(default, student, None, batch), value(default, *example()))
 
         def test_training_brings_it_down(self, digits):
-            first, last = first_and_last_values(digits, spec.training or Term(kind()))
+            term = spec.training or Term(kind())
+            first, last = first_and_last_values(digits, term, spec.student)
             assert last < 0.9 * first, (first, last)
 
     Contract.spec = spec
