@@ -57,6 +57,13 @@ COMMANDS = {
         "kdjax derive runs/digits/teacher --params 0.25 --out runs/quarter",
         takes_preset=False,
     ),
+    "ensemble": Command(
+        "join RUN RUN… --out RUN [--weights W W…] [--weighting W] | split RUN --member I --out RUN",
+        "several runs as one that answers with their mean, and a member of it as a run",
+        "kdjax ensemble join runs/one/teacher runs/two/teacher --out runs/both",
+        takes_preset=False,
+        parts=("join", "split"),
+    ),
     "weights": Command(
         "import FILE --model NAME --num-classes N --out RUN | export RUN [--out FILE]",
         "weights from PyTorch files as runs, and back",

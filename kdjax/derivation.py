@@ -131,6 +131,7 @@ def _student_run(teacher: Loaded, model: Model, how: Derive) -> Run:
         teacher=reference,
         inherit=how if how.inherit else None,
         imported=None,
+        sources=(),
     )
 
 

@@ -182,14 +182,22 @@ class Experiment:
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherReference:
-    """A teacher as a run remembers it: by place and by content."""
+    """A run as another remembers it, its teacher as a rule: by place and by content."""
 
     run: str
-    """Its run directory, relative to the run that refers to it where both share a parent."""
+    """Its run directory; a teacher's is relative to its student's where both share a parent."""
     step: int
     """The checkpoint."""
     digest: str
     """Of its weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(TeacherReference):
+    """A run that weights were copied from, with no training since."""
+
+    member: int | None = None
+    """Which member of its ensemble; None: all of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +225,8 @@ class Run:
     """Start from the teacher's weights, cut down to this model."""
     imported: Imported | None = None
     """The weights were taken from a file; nothing was trained."""
+    sources: tuple[Source, ...] = ()
+    """The weights were taken from these runs, joined or split; nothing was trained."""
 
 
 def validate(experiment: Experiment) -> None:

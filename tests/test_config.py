@@ -23,6 +23,7 @@ from kdjax.experiment import (
     Processes,
     Run,
     Runtime,
+    Source,
     Student,
     Teacher,
     TeacherReference,
@@ -94,6 +95,7 @@ RUN = Run(
     fit=FULL.teacher.fit,
     teacher=TeacherReference(run="../teacher", step=12, digest="abc"),
     inherit=Derive(),
+    sources=(Source(run="/a", step=3, digest="def", member=1), Source(run="/b", step=0, digest="")),
 )
 
 

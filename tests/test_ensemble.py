@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from kdjax.cli import main
 from kdjax.config import from_json, to_json
 from kdjax.experiment import Experiment, Student, Teacher, validate
 from kdjax.flags import with_named_models
@@ -23,6 +25,7 @@ from kdjax.types import Outputs
 from tests.losses.formulas import log_softmax
 from tests.losses.support import agree, finite_differences, law
 
+ROOT = Path(__file__).parent.parent
 SHAPE = (8, 8, 1)
 CNN = SmallCNN(widths=(4,), hidden=6, mean=(0.3,), std=(0.4,))
 RESNET = ResNet(blocks=(4, 1), widths=(4, 4, 6), mean=(0.1,), std=(0.2,))
@@ -205,6 +208,19 @@ def test_json_and_back_is_the_same_value(model):
     text = to_json(experiment)
     assert from_json(text, Experiment) == experiment
     assert json.loads(text)["teacher"]["model"]["members"][-1]["type"] in ("ResNet", "SmallCNN")
+
+
+def test_fields_of_members_are_flags(data_directory, capsys):
+    preset = str(ROOT / "configs" / "mutual.py")
+    flags = ("--teacher.model.members.1.hidden", "17", "--teacher.model.weights", "2", "1")
+    where = ("--data.directory", str(data_directory))
+    assert main(["show", preset, *flags, *where]) == 0
+    out = capsys.readouterr().out
+    assert '"hidden": 17' in out
+    assert "Ensemble" in out
+    with pytest.raises(SystemExit):
+        main(["show", preset, "--teacher.model.members.1.hiden", "17"])
+    assert "--teacher.model.members.1.hidden" in capsys.readouterr().err
 
 
 def test_a_network_by_name_follows_the_first_member():

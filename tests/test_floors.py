@@ -24,7 +24,7 @@ FLOORS = (
     {"evaluation"},
     {"deploy"},
     {"report"},
-    {"distill", "derivation"},
+    {"distill", "derivation", "ensembles"},
     {"flags", "tables"},
     {"commands"},
     {"cli"},

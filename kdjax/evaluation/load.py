@@ -105,33 +105,47 @@ def load(run: str | Path, checkpoint: str | int = "best", weights: Weights | Non
     )
 
 
+def load_finished(where: str, run: str | Path, checkpoint: str) -> Loaded:
+    """A network from a finished run; `where` it was named begins the error if it is not."""
+    network = load(run, checkpoint)
+    if RunDirectory(network.directory).result() is None:
+        raise ValueError(f"{where} is unfinished; run the command that started it again.")
+    return network
+
+
+def adapts(own: DataInfo, info: DataInfo) -> bool:
+    """Whether a network that was imported without data can take the place of one for this data."""
+    as_many_classes = len(own.classes) == len(info.classes)
+    as_many_channels = own.shape[-1] == info.shape[-1]
+    known = (own.name != UNKNOWN, info.name != UNKNOWN)
+    return known == (False, True) and as_many_classes and as_many_channels
+
+
 def as_teacher(run: str | Path, checkpoint: str, info: DataInfo) -> Loaded:
     """A finished run as a teacher for this data; ValueError unless it was made for it.
 
     An imported network, of whose data nothing is known but how many classes and channels it has,
     takes the data's image shape and class names.
     """
-    teacher = load(run, checkpoint)
-    where = f"teacher.run: {teacher.directory}"
-    if RunDirectory(teacher.directory).result() is None:
-        raise ValueError(f"{where} is unfinished; run the command that started it again.")
-    as_many_classes = len(teacher.info.classes) == len(info.classes)
-    as_many_channels = teacher.info.shape[-1] == info.shape[-1]
-    if teacher.info.name == UNKNOWN and as_many_classes and as_many_channels:
+    where = f"teacher.run: {Path(run)}"
+    teacher = load_finished(where, run, checkpoint)
+    if adapts(teacher.info, info):
         return dataclasses.replace(teacher, info=info)
     if teacher.info.shape != info.shape:
-        raise ValueError(f"{where} takes images {_by(teacher.info.shape)}, not {_by(info.shape)}.")
+        raise ValueError(f"{where} takes images {by(teacher.info.shape)}, not {by(info.shape)}.")
     if teacher.info.classes != info.classes:
         raise ValueError(
-            f"{where} knows other classes: {_few(teacher.info.classes)}, "
-            f"but {info.name} has {_few(info.classes)}."
+            f"{where} knows other classes: {few(teacher.info.classes)}, "
+            f"but {info.name} has {few(info.classes)}."
         )
     return teacher
 
 
-def _by(shape: Sequence[int]) -> str:
+def by(shape: Sequence[int]) -> str:
+    """`32x32x3`."""
     return "x".join(map(str, shape))
 
 
-def _few(names: Sequence[str]) -> str:
+def few(names: Sequence[str]) -> str:
+    """How many, and the first three."""
     return f"{len(names)} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"

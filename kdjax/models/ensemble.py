@@ -1,7 +1,8 @@
 """Several networks that answer as one: teachers together, or students that learn together."""
 
 import math
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -11,7 +12,10 @@ from jaxtyping import Array, Float
 
 from kdjax.models.base import VisionModel
 from kdjax.models.network import Network
-from kdjax.types import Outputs
+from kdjax.types import Outputs, Variables
+
+Weighting = Literal["fixed", "entropy", "confidence"]
+"""How members are weighed for an example."""
 
 
 class Ensemble(VisionModel):
@@ -53,7 +57,7 @@ class Ensemble(VisionModel):
     """The networks, all of `num_classes` classes."""
     weights: tuple[float, ...] = ()
     """How much each member counts, positive; only their ratios matter. Empty: all alike."""
-    weighting: Literal["fixed", "entropy", "confidence"] = "fixed"
+    weighting: Weighting = "fixed"
     """Whether members count more for an example that they are surer of, and by what measure."""
 
     def check(self) -> None:
@@ -95,12 +99,12 @@ class Ensemble(VisionModel):
         """All members see the same images."""
         self.check()
         outputs = [
-            network.clone(parent=self, name=f"member{i}")(images, train)
+            network.clone(parent=self, name=_name(i))(images, train)
             for i, network in enumerate(self.networks())
         ]
         log_p = jax.nn.log_softmax(jnp.stack([each.logits for each in outputs]))
         logits = jax.nn.logsumexp(self._log_weights(log_p)[..., None] + log_p, axis=0)
-        own = {f"member{i}": each.logits[:, None, None] for i, each in enumerate(outputs)}
+        own = {_name(i): each.logits[:, None, None] for i, each in enumerate(outputs)}
         return Outputs(logits, {**outputs[0].features, **own}, outputs[0].embedding)
 
     def _log_weights(self, log_p: Float[Array, "members b classes"]) -> Float[Array, "members b"]:
@@ -115,3 +119,23 @@ class Ensemble(VisionModel):
     def scaled(self, width: float, depth: float) -> "Ensemble":
         """Every member scaled so."""
         return self.clone(members=tuple(m.scaled(width, depth) for m in self.members))
+
+
+def join_variables(members: Sequence[Variables]) -> dict[str, Any]:
+    """The variables of the ensemble, from those of its members in order."""
+    joined: dict[str, Any] = {}
+    for i, variables in enumerate(members):
+        for collection, tree in variables.items():
+            joined.setdefault(collection, {})[_name(i)] = tree
+    return joined
+
+
+def member_variables(variables: Variables, member: int) -> dict[str, Any]:
+    """Those of one member, from those of the ensemble."""
+    name = _name(member)
+    return {collection: tree[name] for collection, tree in variables.items() if name in tree}
+
+
+def _name(member: int) -> str:
+    """Of the layers and of the logits of a member."""
+    return f"member{member}"

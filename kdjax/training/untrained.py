@@ -1,4 +1,4 @@
-"""A run directory for a network that was not trained in it: imported, or cut from another."""
+"""A run directory for a network that was not trained in it: imported, cut, joined or split."""
 
 from typing import Any
 
