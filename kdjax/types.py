@@ -18,11 +18,15 @@ class Outputs(NamedTuple):
     - `logits`: unnormalised class scores, always float32.
     - `features`: the named feature maps, in the order the network computes them.
     - `embedding`: the vector the classifier reads.
+    - `preactivations`: of stages whose feature comes out of a ReLU or ReLU6, the map that went in;
+      of those that the next layer normalises and rectifies, the normalised one. A stage that is
+      missing has a linear end. Stems are left out.
     """
 
     logits: Float[Array, "b classes"]
     features: dict[str, Array]
     embedding: Float[Array, "b d"]
+    preactivations: Mapping[str, Array] = {}
 
 
 class Batch(NamedTuple):

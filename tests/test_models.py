@@ -217,7 +217,8 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_logits_and_variables_in_float32
     assert out.logits.dtype == jnp.float32
     assert {leaf.dtype.name for leaf in jax.tree.leaves((variables, updates))} == {"float32"}
     maps = [x for feature, x in out.features.items() if not feature.startswith("member")]  # logits
-    assert {leaf.dtype.name for leaf in (*maps, out.embedding)} == {"bfloat16"}
+    inside = jax.tree.leaves((maps, out.embedding, out.preactivations))
+    assert {leaf.dtype.name for leaf in inside} == {"bfloat16"}
     program = str(jax.make_jaxpr(model.apply)(variables, images(8)))
     products = re.findall(r"(\w+)\[[\d,]*\] = (?:conv_general_dilated|dot_general)", program)
     assert len(products) == len(re.findall(r"(?:conv_general_dilated|dot_general)\[", program))
@@ -225,6 +226,45 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_logits_and_variables_in_float32
     exact = evaluate(CASES[name].model, variables, images(8))
     rounded = evaluate(model, variables, images(8))
     assert 0 < jnp.abs(exact.logits - rounded.logits).max() < 0.1 * jnp.abs(exact.logits).max()
+
+
+ENDS = {
+    "ResNet": nn.relu,
+    "WideResNet": None,  # its features are sums that the next layer normalises and rectifies
+    "VGG": nn.relu,
+    "SmallCNN": nn.relu,
+    "MobileNetV1": nn.relu6,
+    "ShuffleNetV1": nn.relu,
+    "ShuffleNetV2": nn.relu,
+    "RegNet": nn.relu,
+}
+"""What the stages of a family end with; those of the others are linear."""
+
+
+@every_case
+def test_preactivations_are_what_the_last_relu_of_each_stage_reads(name):
+    model, maps, *_ = CASES[name]
+    family = type(model).__name__
+    out = evaluate(model, initialised(model), images(8))
+    stages = {stage for stage in maps if stage.startswith("stage")} if family in ENDS else set()
+    assert set(out.preactivations) == stages
+    for stage, before in out.preactivations.items():
+        assert before.shape == out.features[stage].shape
+        assert (before < 0).any()
+        if end := ENDS[family]:
+            np.testing.assert_array_equal(end(before), out.features[stage])
+
+
+def test_preactivations_of_a_wide_resnet_are_what_the_next_batch_norm_makes_of_its_sums():
+    model = CASES["wide_resnet"].model
+    variables = initialised(model)
+    out = evaluate(model, variables, images(8))
+    last = len(model.blocks)
+    for i in range(1, last + 1):
+        layer = f"stage{i + 1}_block0_bn1" if i < last else "final_bn"
+        params, stats = variables["params"][layer], variables["batch_stats"][layer]
+        expected = np_norm(np.asarray(out.features[f"stage{i}"], np.float64), params, stats)
+        close(out.preactivations[f"stage{i}"], expected)
 
 
 @every_case

@@ -95,6 +95,19 @@ def maps(
     return student.features[ours].astype("float32"), teacher.features[theirs].astype("float32")
 
 
+def maps_before_relu(
+    student: Outputs, teacher: Outputs, tap: Tap
+) -> tuple[Float[Array, "b h w c"], Float[Array, "b H W C"]]:
+    """The two maps of a tap before their last ReLU, in float32; without one, the feature maps."""
+    ours, theirs = tap
+    return _before_relu(student, ours), _before_relu(teacher, theirs)
+
+
+def _before_relu(outputs: Outputs, name: str) -> Array:
+    found = outputs.preactivations.get(name, outputs.features[name])
+    return found.astype("float32")
+
+
 def pool_to_common(a: Array, b: Array) -> tuple[Array, Array]:
     """Average-pool the larger of two `[b, H, W, C]` maps to the size of the smaller."""
     height, width = min(a.shape[1], b.shape[1]), min(a.shape[2], b.shape[2])

@@ -26,22 +26,24 @@ class MobileNetV1(VisionModel):
         """Features `stem`, `stage1`, … are taken after the activation."""
         x = self.conv(self.widths[0], 3, self.strides[0], name="stem")(self.pixels(images))
         x = nn.relu6(self.batch_norm(train, name="stem_bn")(x))
-        features = {"stem": x}
+        features, before = {"stem": x}, {}
         rows = zip(self.blocks, self.widths[1:], self.strides[1:], strict=True)
         for i, (count, width, stride) in enumerate(rows, start=1):
             for j in range(count):
-                x = self._block(x, f"stage{i}_block{j}", width, stride if j == 0 else 1, train)
-            features[f"stage{i}"] = x
+                y = self._block(x, f"stage{i}_block{j}", width, stride if j == 0 else 1, train)
+                x = nn.relu6(y)
+            features[f"stage{i}"], before[f"stage{i}"] = x, y
         embedding = x.mean(axis=(1, 2))
         logits = nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(embedding)
-        return Outputs(logits.astype(jnp.float32), features, embedding)
+        return Outputs(logits.astype(jnp.float32), features, embedding, before)
 
     def _block(self, x: Array, name: str, width: int, stride: int, train: bool) -> Array:
+        """Without the last activation."""
         inner = x.shape[-1]
         depthwise = self.conv(inner, 3, stride, feature_group_count=inner, name=f"{name}_depthwise")
         x = nn.relu6(self.batch_norm(train, name=f"{name}_depthwise_bn")(depthwise(x)))
         x = self.conv(width, 1, name=f"{name}_pointwise")(x)
-        return nn.relu6(self.batch_norm(train, name=f"{name}_pointwise_bn")(x))
+        return self.batch_norm(train, name=f"{name}_pointwise_bn")(x)
 
     def torch_names(self) -> tuple[Naming, ...]:
         """timm's."""

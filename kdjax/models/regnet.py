@@ -30,17 +30,19 @@ class RegNet(VisionModel):
         self._check()
         x = self.conv(self.widths[0], 3, 2, name="stem")(self.pixels(images))
         x = nn.relu(self.batch_norm(train, name="stem_bn")(x))
-        features = {"stem": x}
+        features, before = {"stem": x}, {}
         for i, (count, width) in enumerate(zip(self.blocks, self.widths[1:], strict=True), start=1):
             for j in range(count):
                 stride = 2 if j == 0 else 1
-                x = self._block(x, f"stage{i}_block{j}", width, stride, train)
-            features[f"stage{i}"] = x
+                y = self._block(x, f"stage{i}_block{j}", width, stride, train)
+                x = nn.relu(y)
+            features[f"stage{i}"], before[f"stage{i}"] = x, y
         embedding = x.mean(axis=(1, 2))
         logits = nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(embedding)
-        return Outputs(logits.astype(jnp.float32), features, embedding)
+        return Outputs(logits.astype(jnp.float32), features, embedding, before)
 
     def _block(self, x: Array, name: str, width: int, stride: int, train: bool) -> Array:
+        """A residual block without its last ReLU."""
         y = self.conv(width, 1, name=f"{name}_conv1")(x)
         y = nn.relu(self.batch_norm(train, name=f"{name}_bn1")(y))
         groups = width // self.group_width
@@ -52,7 +54,7 @@ class RegNet(VisionModel):
         if stride != 1 or x.shape[-1] != width:
             x = self.conv(width, 1, stride, name=f"{name}_shortcut")(x)
             x = self.batch_norm(train, name=f"{name}_shortcut_bn")(x)
-        return nn.relu(x + y)
+        return x + y
 
     def _squeeze_excite(self, x: Array, name: str, hidden: int) -> Array:
         """Weigh the channels by what their averages say (Hu et al., 2018, arXiv:1709.01507)."""

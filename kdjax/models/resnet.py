@@ -36,15 +36,16 @@ class ResNet(VisionModel):
     def __call__(self, images: Array, train: bool = False) -> Outputs:
         """Features `stem`, `stage1`, … are taken after the ReLU, the stem's after pooling too."""
         x = self._stem(self.pixels(images), train)
-        features = {"stem": x}
+        features, before = {"stem": x}, {}
         for i, (count, width) in enumerate(zip(self.blocks, self.widths[1:], strict=True), start=1):
             for j in range(count):
                 stride = 2 if i > 1 and j == 0 else 1
-                x = self._block(x, f"stage{i}_block{j}", width, stride, train)
-            features[f"stage{i}"] = x
+                y = self._block(x, f"stage{i}_block{j}", width, stride, train)
+                x = nn.relu(y)
+            features[f"stage{i}"], before[f"stage{i}"] = x, y
         embedding = x.mean(axis=(1, 2))
         logits = nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(embedding)
-        return Outputs(logits.astype(jnp.float32), features, embedding)
+        return Outputs(logits.astype(jnp.float32), features, embedding, before)
 
     def _stem(self, x: Array, train: bool) -> Array:
         kernel, stride = (3, 1) if self.stem == "cifar" else (7, 2)
@@ -55,6 +56,7 @@ class ResNet(VisionModel):
         return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
     def _block(self, x: Array, name: str, width: int, stride: int, train: bool) -> Array:
+        """A residual block without its last ReLU."""
         inner = share(width, self.inner)
         basic = ((inner, 3, stride), (width, 3, 1))
         bottleneck = ((inner, 1, 1), (inner, 3, stride), (width, 1, 1))
@@ -64,7 +66,7 @@ class ResNet(VisionModel):
             y = nn.relu(y) if k > 1 else y
             y = self.conv(channels, kernel, step, name=f"{name}_conv{k}")(y)
             y = self.batch_norm(train, name=f"{name}_bn{k}")(y)
-        return nn.relu(y + self._shortcut(x, f"{name}_shortcut", width, stride, train))
+        return y + self._shortcut(x, f"{name}_shortcut", width, stride, train)
 
     def _shortcut(self, x: Array, name: str, width: int, stride: int, train: bool) -> Array:
         missing = width - x.shape[-1]

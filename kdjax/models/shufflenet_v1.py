@@ -35,21 +35,25 @@ class ShuffleNetV1(VisionModel):
         self._check()
         x = self.conv(self.widths[0], 1, name="stem")(self.pixels(images))
         x = nn.relu(self.batch_norm(train, name="stem_bn")(x))
-        features = {"stem": x}
+        features, before = {"stem": x}, {}
         for i, (count, width) in enumerate(zip(self.blocks, self.widths[1:], strict=True), start=1):
             for j in range(count):
                 stride = 2 if j == 0 else 1
                 groups = 1 if i == 1 and j == 0 else self.groups
-                x = self._block(x, f"stage{i}_block{j}", width, stride, groups, train)
-            features[f"stage{i}"] = x
+                y = self._block(x, f"stage{i}_block{j}", width, stride, groups, train)
+                x = nn.relu(y)
+            features[f"stage{i}"], before[f"stage{i}"] = x, y
         embedding = x.mean(axis=(1, 2))
         logits = nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(embedding)
-        return Outputs(logits.astype(jnp.float32), features, embedding)
+        return Outputs(logits.astype(jnp.float32), features, embedding, before)
 
     def _block(
         self, x: Array, name: str, width: int, stride: int, groups: int, train: bool
     ) -> Array:
-        """A residual block; with a stride it is laid beside its pooled input, not added to it."""
+        """A residual block without its last ReLU.
+
+        With a stride it is laid beside its pooled input, not added to it.
+        """
         added = width - x.shape[-1] if stride > 1 else width
         inner = share(added, 1 / 4, self.groups)
         y = self.conv(inner, 1, feature_group_count=groups, name=f"{name}_conv1")(x)
@@ -59,9 +63,9 @@ class ShuffleNetV1(VisionModel):
         y = self.conv(added, 1, feature_group_count=self.groups, name=f"{name}_conv3")(y)
         y = self.batch_norm(train, name=f"{name}_bn3")(y)
         if stride == 1:
-            return nn.relu(y + x)
+            return y + x
         x = nn.avg_pool(x, (3, 3), strides=(stride, stride), padding=((1, 1), (1, 1)))
-        return nn.relu(jnp.concatenate([y, x], axis=-1))
+        return jnp.concatenate([y, x], axis=-1)
 
     def torch_names(self) -> tuple[Naming, ...]:
         """RepDistiller's names."""

@@ -36,20 +36,23 @@ class ShuffleNetV2(VisionModel):
         x = nn.relu(self.batch_norm(train, name="stem_bn")(x))
         if self.stem == "imagenet":
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-        features = {"stem": x}
+        features, before = {"stem": x}, {}
         for i, (count, width) in enumerate(zip(self.blocks, self.widths[1:], strict=True), start=1):
             for j in range(count):
                 stride = 2 if j == 0 else 1
-                x = self._block(x, f"stage{i}_block{j}", width // 2, stride, train)
-            features[f"stage{i}"] = x
+                y = self._block(x, f"stage{i}_block{j}", width // 2, stride, train)
+                x = nn.relu(y)
+            features[f"stage{i}"], before[f"stage{i}"] = x, y
         x = self.conv(self.head, 1, name="head")(x)
         x = nn.relu(self.batch_norm(train, name="head_bn")(x))
         embedding = x.mean(axis=(1, 2))
         logits = nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(embedding)
-        return Outputs(logits.astype(jnp.float32), features, embedding)
+        return Outputs(logits.astype(jnp.float32), features, embedding, before)
 
     def _block(self, x: Array, name: str, half: int, stride: int, train: bool) -> Array:
-        """With a stride both branches read all channels, and the left one is not the identity."""
+        """Both branches without their last ReLU, which changes nothing where the left one is the
+        identity. With a stride both read all channels, and the left one is not the identity.
+        """
         if stride == 1:
             left, right = jnp.split(x, 2, axis=-1)
         else:
@@ -59,7 +62,7 @@ class ShuffleNetV2(VisionModel):
         right = self.conv(half, 3, stride, feature_group_count=half, name=f"{name}_conv2")(right)
         right = self.batch_norm(train, name=f"{name}_bn2")(right)
         right = self.conv(half, 1, name=f"{name}_conv3")(right)
-        right = nn.relu(self.batch_norm(train, name=f"{name}_bn3")(right))
+        right = self.batch_norm(train, name=f"{name}_bn3")(right)
         return shuffle(jnp.concatenate([left, right], axis=-1), 2)
 
     def _left(self, x: Array, name: str, half: int, stride: int, train: bool) -> Array:
@@ -69,7 +72,7 @@ class ShuffleNetV2(VisionModel):
         )
         x = self.batch_norm(train, name=f"{name}_left_bn1")(x)
         x = self.conv(half, 1, name=f"{name}_left_conv2")(x)
-        return nn.relu(self.batch_norm(train, name=f"{name}_left_bn2")(x))
+        return self.batch_norm(train, name=f"{name}_left_bn2")(x)
 
     def torch_names(self) -> tuple[Naming, ...]:
         """RepDistiller's names for the `cifar` stem, torchvision's for the `imagenet` one."""

@@ -26,17 +26,18 @@ class SmallCNN(VisionModel):
                 f"SmallCNN.widths: {len(self.widths)} stages leave nothing of {height}x{width} "
                 f"pixels; give at most {min(height, width).bit_length() - 1}."
             )
-        features = {}
+        features, before = {}, {}
         for i, channels in enumerate(self.widths, start=1):
             x = self.conv(channels, 3, name=f"conv{i}")(x)
-            x = nn.relu(self.batch_norm(train, name=f"bn{i}")(x))
-            features[f"stage{i}"] = x
+            y = self.batch_norm(train, name=f"bn{i}")(x)
+            x = nn.relu(y)
+            features[f"stage{i}"], before[f"stage{i}"] = x, y
             x = nn.max_pool(x, (2, 2), strides=(2, 2))
         # A dense layer over (H, W, C) keeps the channel axis visible to whoever cuts it.
         x = nn.DenseGeneral(self.hidden, axis=(-3, -2, -1), dtype=self.dtype, name="dense")(x)
         x = nn.relu(x)
         logits = nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(x)
-        return Outputs(logits.astype(jnp.float32), features, x)
+        return Outputs(logits.astype(jnp.float32), features, x, before)
 
     def scaled(self, width: float, depth: float) -> "SmallCNN":
         """All stages and the hidden layer narrower; one convolution a stage is the least depth."""

@@ -38,16 +38,19 @@ class VGG(VisionModel):
         """Features `stem`, `stage1`, … are taken after the ReLU and before pooling."""
         x = self.pixels(images)
         self._check(*x.shape[1:3])
-        features = {}
+        features, before = {}, {}
         for i, (count, width) in enumerate(zip(self.convolutions, self.widths, strict=True)):
             for j in range(count):
-                x = self._block(x, f"stage{i}_block{j}", width, train)
+                y = self._block(x, f"stage{i}_block{j}", width, train)
+                x = nn.relu(y)
             features[f"stage{i}" if i else "stem"] = x
+            if i:
+                before[f"stage{i}"] = y
             if i < self.pools:
                 x = nn.max_pool(x, (2, 2), strides=(2, 2))
         embedding = self._hidden(x) if self.dense else x.mean(axis=(1, 2))
         logits = nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(embedding)
-        return Outputs(logits.astype(jnp.float32), features, embedding)
+        return Outputs(logits.astype(jnp.float32), features, embedding, before)
 
     def _check(self, height: int, width: int) -> None:
         if len(self.widths) != len(self.convolutions):
@@ -63,8 +66,9 @@ class VGG(VisionModel):
             )
 
     def _block(self, x: Array, name: str, width: int, train: bool) -> Array:
+        """Without the ReLU."""
         x = self.conv(width, 3, use_bias=True, name=f"{name}_conv")(x)
-        return nn.relu(self.batch_norm(train, name=f"{name}_bn")(x))
+        return self.batch_norm(train, name=f"{name}_bn")(x)
 
     def _hidden(self, x: Array) -> Array:
         x = adaptive_pool(x, GRID, GRID)

@@ -22,21 +22,30 @@ class WideResNet(VisionModel):
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Outputs:
-        """Features `stem`, `stage1`, … are the sums on the residual stream: before any ReLU."""
+        """Features `stem`, `stage1`, … are the sums on the residual stream: before any ReLU.
+
+        Preactivations are what the batch norm after a stage makes of its sum, as in RepDistiller.
+        """
         x = self.conv(self.widths[0], 3, name="stem")(self.pixels(images))
-        features = {"stem": x}
+        features, before = {"stem": x}, {}
         for i, (count, width) in enumerate(zip(self.blocks, self.widths[1:], strict=True), start=1):
             for j in range(count):
                 stride = 2 if i > 1 and j == 0 else 1
-                x = self._block(x, f"stage{i}_block{j}", width, stride, train)
+                name = f"stage{i}_block{j}"
+                y = self.batch_norm(train, name=f"{name}_bn1")(x)
+                if i > 1 and j == 0:
+                    before[f"stage{i - 1}"] = y
+                x = self._block(x, nn.relu(y), name, width, stride, train)
             features[f"stage{i}"] = x
-        x = nn.relu(self.batch_norm(train, name="final_bn")(x))
-        embedding = x.mean(axis=(1, 2))
+        y = self.batch_norm(train, name="final_bn")(x)
+        before[f"stage{len(self.blocks)}"] = y
+        embedding = nn.relu(y).mean(axis=(1, 2))
         logits = nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(embedding)
-        return Outputs(logits.astype(jnp.float32), features, embedding)
+        return Outputs(logits.astype(jnp.float32), features, embedding, before)
 
-    def _block(self, x: Array, name: str, width: int, stride: int, train: bool) -> Array:
-        active = nn.relu(self.batch_norm(train, name=f"{name}_bn1")(x))
+    def _block(
+        self, x: Array, active: Array, name: str, width: int, stride: int, train: bool
+    ) -> Array:
         y = self.conv(width, 3, stride, name=f"{name}_conv1")(active)
         y = nn.relu(self.batch_norm(train, name=f"{name}_bn2")(y))
         y = self.conv(width, 3, name=f"{name}_conv2")(y)

@@ -16,6 +16,7 @@ from kdjax.models import Model
 from kdjax.objective import Term
 from tests.losses.support import (
     EXAMPLES,
+    RECTIFIED,
     STUDENT_MAPS,
     STUDENT_WIDTH,
     TEACHER_MAPS,
@@ -52,6 +53,8 @@ class Spec:
     """Another value for every field, one that changes the loss."""
     reads: tuple[str, ...] = ("logits",)
     """What it reads of the student, if it has no taps."""
+    before_relu: bool = False
+    """It reads the preactivations of its taps, where there are any."""
     flat: tuple[str, ...] = ()
     """Parameters whose slope is zero, such as a bias before batch norm."""
     teaches: bool = True
@@ -70,7 +73,10 @@ def contract(spec: Spec) -> type:
 
     def read_by(loss):
         taps = loss.taps(*example()[:2]) if kind.needs_teacher else ()
-        return {ours for ours, _ in taps} or set(spec.reads)
+        read = {ours for ours, _ in taps} or set(spec.reads)
+        if spec.before_relu:
+            return {f"before/{name}" if name in RECTIFIED else name for name in read}
+        return read
 
     def measured(loss):
         """The formula with all but the student's outputs and the parameters filled in."""
@@ -138,9 +144,8 @@ def contract(spec: Spec) -> type:
         @every_case
         def test_bfloat16_features_are_computed_with_in_float32(self, loss):
             def through(dtype, out):
-                turn = lambda x: x.astype("bfloat16").astype(dtype)  # noqa: E731
-                features = {name: turn(x) for name, x in out.features.items()}
-                return out._replace(features=features, embedding=turn(out.embedding))
+                turned = jax.tree.map(lambda x: x.astype("bfloat16").astype(dtype), out)
+                return turned._replace(logits=out.logits)
 
             student, teacher, batch = example()
             short, long = (

@@ -18,6 +18,8 @@ STUDENT_MAPS = {"stage1": (4, 6, 3), "stage2": (4, 4, 3), "odd": (5, 7, 2), "fla
 STUDENT_MAPS |= {f"member{i}": (1, 1, CLASSES) for i in range(3)}
 TEACHER_MAPS = {"stage1": (4, 6, 4), "stage2": (4, 4, 2), "half": (2, 3, 4), "flat": (4, 4, 3)}
 TEACHER_MAPS |= {"double": (8, 12, 2), "smaller": (3, 4, 2), "odd": (5, 7, 3)}
+RECTIFIED = ("stage1", "stage2", "flat", "half")
+"""Stages with a preactivation, drawn on its own, so that reading the wrong one is noticed."""
 STUDENT_WIDTH, TEACHER_WIDTH = 3, 4
 """Of the embeddings."""
 
@@ -37,6 +39,7 @@ def outputs(maps, width, seed, examples=EXAMPLES):
         jnp.asarray(rng.normal(0, 3, (examples, CLASSES)), jnp.float32),
         {name: activations(shape) for name, shape in maps.items()},
         activations((width,)),
+        {name: activations(shape) for name, shape in maps.items() if name in RECTIFIED},
     )
 
 
@@ -123,8 +126,9 @@ def on_devices(loss, devices, flat=(), examples=8):
 
 
 def as_float64(out):
-    """What the formulas read: a dictionary of float64 arrays."""
-    named = {"logits": out.logits, "embedding": out.embedding, **out.features}
+    """What the formulas read: a dictionary of float64 arrays, `before/stage1` the preactivation."""
+    before = {f"before/{name}": array for name, array in out.preactivations.items()}
+    named = {"logits": out.logits, "embedding": out.embedding, **out.features, **before}
     return {name: np.asarray(array, np.float64) for name, array in named.items()}
 
 
