@@ -1,5 +1,6 @@
 """The losses. A loss is a Linen module, and the union is the registry."""
 
+from kdjax.losses.ab import AB as AB
 from kdjax.losses.attention_transfer import AttentionTransfer as AttentionTransfer
 from kdjax.losses.base import DistillationLoss as DistillationLoss
 from kdjax.losses.cross_entropy import CrossEntropy as CrossEntropy
@@ -24,5 +25,6 @@ Loss = (
     | DML
     | AttentionTransfer
     | FitNet
+    | AB
 )
 """Every loss a config file can name."""
