@@ -10,6 +10,7 @@ from kdjax.losses.fitnet import FitNet as FitNet
 from kdjax.losses.hard_target import HardTarget as HardTarget
 from kdjax.losses.logit_mse import LogitMSE as LogitMSE
 from kdjax.losses.logit_standardization import LogitStandardization as LogitStandardization
+from kdjax.losses.ofd import OFD as OFD
 from kdjax.losses.ramp import Ramp as Ramp
 from kdjax.losses.soft_target import SoftTarget as SoftTarget
 from kdjax.losses.wsld import WSLD as WSLD
@@ -26,5 +27,6 @@ Loss = (
     | AttentionTransfer
     | FitNet
     | AB
+    | OFD
 )
 """Every loss a config file can name."""
