@@ -10,6 +10,7 @@ from kdjax.losses.fitnet import FitNet as FitNet
 from kdjax.losses.hard_target import HardTarget as HardTarget
 from kdjax.losses.logit_mse import LogitMSE as LogitMSE
 from kdjax.losses.logit_standardization import LogitStandardization as LogitStandardization
+from kdjax.losses.mgd import MGD as MGD
 from kdjax.losses.ofd import OFD as OFD
 from kdjax.losses.ramp import Ramp as Ramp
 from kdjax.losses.soft_target import SoftTarget as SoftTarget
@@ -28,5 +29,6 @@ Loss = (
     | FitNet
     | AB
     | OFD
+    | MGD
 )
 """Every loss a config file can name."""
