@@ -105,7 +105,8 @@ class Ensemble(VisionModel):
         log_p = jax.nn.log_softmax(jnp.stack([each.logits for each in outputs]))
         logits = jax.nn.logsumexp(self._log_weights(log_p)[..., None] + log_p, axis=0)
         own = {_name(i): each.logits[:, None, None] for i, each in enumerate(outputs)}
-        return Outputs(logits, {**outputs[0].features, **own}, outputs[0].embedding)
+        first = outputs[0]
+        return first._replace(logits=logits, features={**first.features, **own})
 
     def _log_weights(self, log_p: Float[Array, "members b classes"]) -> Float[Array, "members b"]:
         sureness = jnp.zeros(log_p.shape[:-1])
