@@ -13,6 +13,7 @@ from kdjax.losses.logit_standardization import LogitStandardization as LogitStan
 from kdjax.losses.mgd import MGD as MGD
 from kdjax.losses.ofd import OFD as OFD
 from kdjax.losses.ramp import Ramp as Ramp
+from kdjax.losses.review_kd import ReviewKD as ReviewKD
 from kdjax.losses.soft_target import SoftTarget as SoftTarget
 from kdjax.losses.wsld import WSLD as WSLD
 
@@ -30,5 +31,6 @@ Loss = (
     | AB
     | OFD
     | MGD
+    | ReviewKD
 )
 """Every loss a config file can name."""

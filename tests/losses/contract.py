@@ -55,6 +55,8 @@ class Spec:
     """What it reads of the student, if it has no taps."""
     before_relu: bool = False
     """It reads the preactivations of its taps, where there are any."""
+    also_reads: tuple[str, ...] = ()
+    """What it reads of the student beside its taps."""
     flat: tuple[str, ...] = ()
     """Parameters whose slope is zero, such as a bias before batch norm."""
     teaches: bool = True
@@ -73,7 +75,7 @@ def contract(spec: Spec) -> type:
 
     def read_by(loss):
         taps = loss.taps(*example()[:2]) if kind.needs_teacher else ()
-        read = {ours for ours, _ in taps} or set(spec.reads)
+        read = ({ours for ours, _ in taps} or set(spec.reads)) | set(spec.also_reads)
         if spec.before_relu:
             return {f"before/{name}" if name in RECTIFIED else name for name in read}
         return read
