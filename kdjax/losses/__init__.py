@@ -15,6 +15,7 @@ from kdjax.losses.ofd import OFD as OFD
 from kdjax.losses.ramp import Ramp as Ramp
 from kdjax.losses.review_kd import ReviewKD as ReviewKD
 from kdjax.losses.soft_target import SoftTarget as SoftTarget
+from kdjax.losses.srrl import SRRL as SRRL
 from kdjax.losses.wsld import WSLD as WSLD
 
 Loss = (
@@ -32,5 +33,6 @@ Loss = (
     | OFD
     | MGD
     | ReviewKD
+    | SRRL
 )
 """Every loss a config file can name."""
