@@ -14,6 +14,7 @@ from kdjax.losses.mgd import MGD as MGD
 from kdjax.losses.ofd import OFD as OFD
 from kdjax.losses.ramp import Ramp as Ramp
 from kdjax.losses.review_kd import ReviewKD as ReviewKD
+from kdjax.losses.sem_ckd import SemCKD as SemCKD
 from kdjax.losses.soft_target import SoftTarget as SoftTarget
 from kdjax.losses.srrl import SRRL as SRRL
 from kdjax.losses.wsld import WSLD as WSLD
@@ -34,5 +35,6 @@ Loss = (
     | MGD
     | ReviewKD
     | SRRL
+    | SemCKD
 )
 """Every loss a config file can name."""

@@ -22,6 +22,15 @@ def stages(outputs: Outputs) -> tuple[str, ...]:
     return tuple(sorted(outputs.features, key=lambda name: (-_pixels(outputs, name), name)))
 
 
+def chosen_stages(
+    loss: DistillationLoss, who: str, outputs: Outputs, names: tuple[str, ...]
+) -> tuple[str, ...]:
+    """The stages that were named, or all. ValueError for those that `who` has not."""
+    for name in names:
+        _require_stage(loss, who, name, outputs)
+    return names or stages(outputs)
+
+
 def pair_stages(
     loss: DistillationLoss,
     student: Outputs,
@@ -44,10 +53,8 @@ def pair_stages(
             f"{type(loss).__name__}: {len(ours)} student stages but {len(theirs)} teacher "
             "stages; give one teacher stage for each."
         )
-    for name in ours:
-        _require_stage(loss, "student", name, student)
-    for name in theirs:
-        _require_stage(loss, "teacher", name, teacher)
+    ours = chosen_stages(loss, "student", student, ours)
+    theirs = chosen_stages(loss, "teacher", teacher, theirs)
     return tuple(zip(ours, theirs, strict=True))
 
 
