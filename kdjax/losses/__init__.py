@@ -12,6 +12,7 @@ from kdjax.losses.logit_mse import LogitMSE as LogitMSE
 from kdjax.losses.logit_standardization import LogitStandardization as LogitStandardization
 from kdjax.losses.mgd import MGD as MGD
 from kdjax.losses.ofd import OFD as OFD
+from kdjax.losses.ofa import OFA as OFA
 from kdjax.losses.ramp import Ramp as Ramp
 from kdjax.losses.review_kd import ReviewKD as ReviewKD
 from kdjax.losses.sem_ckd import SemCKD as SemCKD
@@ -36,5 +37,6 @@ Loss = (
     | ReviewKD
     | SRRL
     | SemCKD
+    | OFA
 )
 """Every loss a config file can name."""
