@@ -13,6 +13,7 @@ from kdjax.losses.logit_standardization import LogitStandardization as LogitStan
 from kdjax.losses.mgd import MGD as MGD
 from kdjax.losses.ofd import OFD as OFD
 from kdjax.losses.ofa import OFA as OFA
+from kdjax.losses.nst import NST as NST
 from kdjax.losses.ramp import Ramp as Ramp
 from kdjax.losses.review_kd import ReviewKD as ReviewKD
 from kdjax.losses.sem_ckd import SemCKD as SemCKD
@@ -38,5 +39,6 @@ Loss = (
     | SRRL
     | SemCKD
     | OFA
+    | NST
 )
 """Every loss a config file can name."""
