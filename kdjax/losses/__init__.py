@@ -4,6 +4,7 @@ from kdjax.losses.ab import AB as AB
 from kdjax.losses.attention_transfer import AttentionTransfer as AttentionTransfer
 from kdjax.losses.base import DistillationLoss as DistillationLoss
 from kdjax.losses.cross_entropy import CrossEntropy as CrossEntropy
+from kdjax.losses.cwd import CWD as CWD
 from kdjax.losses.dkd import DKD as DKD
 from kdjax.losses.dml import DML as DML
 from kdjax.losses.fitnet import FitNet as FitNet
@@ -40,5 +41,6 @@ Loss = (
     | SemCKD
     | OFA
     | NST
+    | CWD
 )
 """Every loss a config file can name."""

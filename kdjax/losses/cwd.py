@@ -1,0 +1,54 @@
+"""Channel-wise distillation (Shu et al., 2021, arXiv:2011.13256)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from kdjax.losses.base import DistillationLoss, Tap, require, require_teacher
+from kdjax.losses.stages import maps, pair_stage, pool_to_common
+from kdjax.types import Batch, Outputs
+
+
+class CWD(DistillationLoss):
+    """`T² mean_c KL(p_t[c] || p_s[c])`: where each channel is active.
+
+    `p[c] = softmax(F[c] / T)` is over the pixels of channel `c`. Where the student has another
+    number of channels than the teacher, a 1x1 convolution brings them there (in the authors' code
+    with batch norm and ReLU behind it); the larger of two sizes is average-pooled to the smaller.
+    Usual weight: 50 for maps, 3 for logits of segmentation.
+    """
+
+    stage: str = ""
+    """Stage of the student; empty: its last."""
+    teacher_stage: str = ""
+    """Stage of the teacher; empty: of the same name, or the one that matches its last."""
+    temperature: float = 4.0
+    """Divides both maps; positive."""
+
+    def taps(self, student: Outputs, teacher: Outputs) -> tuple[Tap, ...]:
+        """The one pair."""
+        return (pair_stage(self, student, teacher, self.stage, self.teacher_stage),)
+
+    def check(self) -> None:
+        """The temperature is positive."""
+        require("temperature", self.temperature, self.temperature > 0, "positive")
+
+    @nn.compact
+    def __call__(
+        self, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> Float[Array, " b"]:
+        """Nats per example, times T²."""
+        teacher = require_teacher(self, teacher)
+        (tap,) = self.taps(student, teacher)
+        f_s, f_t = pool_to_common(*maps(student, teacher, tap))
+        if f_s.shape[-1] != f_t.shape[-1]:
+            f_s = nn.Conv(f_t.shape[-1], (1, 1), name="conv")(f_s)
+        log_s, log_t = (self._log_attention(f) for f in (f_s, f_t))
+        divergence = jnp.sum(jnp.exp(log_t) * (log_t - log_s), axis=1)
+        return self.temperature**2 * divergence.mean(axis=-1)
+
+    def _log_attention(self, features: Array) -> Array:
+        examples, *_, channels = features.shape
+        pixels = features.reshape(examples, -1, channels)
+        return jax.nn.log_softmax(pixels / self.temperature, axis=1)
