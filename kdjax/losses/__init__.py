@@ -9,6 +9,7 @@ from kdjax.losses.dkd import DKD as DKD
 from kdjax.losses.dml import DML as DML
 from kdjax.losses.fitnet import FitNet as FitNet
 from kdjax.losses.hard_target import HardTarget as HardTarget
+from kdjax.losses.ickd import ICKD as ICKD
 from kdjax.losses.logit_mse import LogitMSE as LogitMSE
 from kdjax.losses.logit_standardization import LogitStandardization as LogitStandardization
 from kdjax.losses.mgd import MGD as MGD
@@ -42,5 +43,6 @@ Loss = (
     | OFA
     | NST
     | CWD
+    | ICKD
 )
 """Every loss a config file can name."""
