@@ -8,6 +8,7 @@ from kdjax.losses.cwd import CWD as CWD
 from kdjax.losses.dkd import DKD as DKD
 from kdjax.losses.dml import DML as DML
 from kdjax.losses.fitnet import FitNet as FitNet
+from kdjax.losses.fsp import FSP as FSP
 from kdjax.losses.hard_target import HardTarget as HardTarget
 from kdjax.losses.ickd import ICKD as ICKD
 from kdjax.losses.logit_mse import LogitMSE as LogitMSE
@@ -44,5 +45,6 @@ Loss = (
     | NST
     | CWD
     | ICKD
+    | FSP
 )
 """Every loss a config file can name."""

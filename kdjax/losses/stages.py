@@ -119,3 +119,26 @@ def pool_to_common(a: Array, b: Array) -> tuple[Array, Array]:
     """Average-pool the larger of two `[b, H, W, C]` maps to the size of the smaller."""
     height, width = min(a.shape[1], b.shape[1]), min(a.shape[2], b.shape[2])
     return adaptive_pool(a, height, width), adaptive_pool(b, height, width)
+
+
+def require_equal_widths(
+    loss: DistillationLoss, student: Outputs, teacher: Outputs, taps: tuple[Tap, ...]
+) -> None:
+    """The rule of losses that compare channel with channel and have no adapter."""
+    for ours, theirs in taps:
+        f_s, f_t = student.features[ours], teacher.features[theirs]
+        if f_s.shape[-1] != f_t.shape[-1]:
+            shapes = ["x".join(map(str, f.shape[1:])) for f in (f_s, f_t)]
+            raise ValueError(
+                f"{type(loss).__name__}: the student's {ours} of {shapes[0]} has not as many "
+                f"channels as the teacher's {theirs} of {shapes[1]}; choose stages of equal "
+                "widths, or another loss."
+            )
+
+
+def require_two(loss: DistillationLoss, taps: tuple[Tap, ...]) -> None:
+    """The rule of losses of consecutive stages."""
+    if len(taps) < 2:
+        raise ValueError(
+            f"{type(loss).__name__}: {len(taps)} stage has no next one; name at least two stages."
+        )

@@ -139,19 +139,21 @@ def spread(count: int, kept: int) -> list[int]:
     return [j * count // kept for j in range(kept)]
 
 
-def adaptive_pool(x: Array, height: int, width: int) -> Array:
+def adaptive_pool(
+    x: Array, height: int, width: int, reduce: Callable[..., Array] = jnp.mean
+) -> Array:
     """Average a `[b, H, W, C]` map over windows, as many as the result shall have pixels."""
-    return _pool_axis(_pool_axis(x, 1, height), 2, width)
+    return _pool_axis(_pool_axis(x, 1, height, reduce), 2, width, reduce)
 
 
-def _pool_axis(x: Array, axis: int, size: int) -> Array:
+def _pool_axis(x: Array, axis: int, size: int, reduce: Callable[..., Array]) -> Array:
     """Window i covers `[floor(i n / size), ceil((i + 1) n / size))`, as in PyTorch."""
     n = x.shape[axis]
     if n == size:
         return x
     windows = [(i * n // size, -(-(i + 1) * n // size)) for i in range(size)]
     slices = [jax.lax.slice_in_dim(x, start, stop, axis=axis) for start, stop in windows]
-    return jnp.concatenate([part.mean(axis=axis, keepdims=True) for part in slices], axis=axis)
+    return jnp.concatenate([reduce(part, axis=axis, keepdims=True) for part in slices], axis=axis)
 
 
 M = TypeVar("M", bound=VisionModel)
