@@ -22,6 +22,7 @@ from kdjax.losses.review_kd import ReviewKD as ReviewKD
 from kdjax.losses.sem_ckd import SemCKD as SemCKD
 from kdjax.losses.soft_target import SoftTarget as SoftTarget
 from kdjax.losses.srrl import SRRL as SRRL
+from kdjax.losses.vid import VID as VID
 from kdjax.losses.wsld import WSLD as WSLD
 
 Loss = (
@@ -46,5 +47,6 @@ Loss = (
     | CWD
     | ICKD
     | FSP
+    | VID
 )
 """Every loss a config file can name."""
