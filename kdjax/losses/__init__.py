@@ -11,6 +11,7 @@ from kdjax.losses.fitnet import FitNet as FitNet
 from kdjax.losses.fsp import FSP as FSP
 from kdjax.losses.hard_target import HardTarget as HardTarget
 from kdjax.losses.ickd import ICKD as ICKD
+from kdjax.losses.kdsvd import KDSVD as KDSVD
 from kdjax.losses.logit_mse import LogitMSE as LogitMSE
 from kdjax.losses.logit_standardization import LogitStandardization as LogitStandardization
 from kdjax.losses.mgd import MGD as MGD
@@ -48,5 +49,6 @@ Loss = (
     | ICKD
     | FSP
     | VID
+    | KDSVD
 )
 """Every loss a config file can name."""
