@@ -9,6 +9,7 @@ from kdjax.losses.dkd import DKD as DKD
 from kdjax.losses.dml import DML as DML
 from kdjax.losses.fitnet import FitNet as FitNet
 from kdjax.losses.fsp import FSP as FSP
+from kdjax.losses.ft import FT as FT
 from kdjax.losses.hard_target import HardTarget as HardTarget
 from kdjax.losses.ickd import ICKD as ICKD
 from kdjax.losses.kdsvd import KDSVD as KDSVD
@@ -50,5 +51,6 @@ Loss = (
     | FSP
     | VID
     | KDSVD
+    | FT
 )
 """Every loss a config file can name."""

@@ -47,16 +47,18 @@ class AttentionTransfer(DistillationLoss):
         total = jnp.zeros(student.logits.shape[0])
         for tap in self.taps(student, teacher):
             f_s, f_t = pool_to_common(*maps(student, teacher, tap))
-            gap = jnp.square(self._attention(f_s) - self._attention(f_t))
+            gap = jnp.square(attention(f_s, self.p) - attention(f_t, self.p))
             if self.variant == "code":
                 total += gap.mean(axis=-1)
             else:
                 total += safe_sqrt(gap.sum(axis=-1))
         return total
 
-    def _attention(self, features: Array) -> Array:
-        # Scaling by the largest activation first keeps the power finite; it cancels in the norm.
-        magnitude = jnp.abs(features)
-        peak = magnitude.max(axis=(1, 2, 3), keepdims=True)
-        magnitude = magnitude / jax.lax.stop_gradient(jnp.where(peak > 0, peak, 1.0))
-        return unit((magnitude**self.p).mean(axis=-1).reshape(features.shape[0], -1))
+
+def attention(features: Float[Array, "b h w c"], p: float) -> Float[Array, "b pixels"]:
+    """`normalise(vec(mean_C |F|^p))`."""
+    # Scaling by the largest activation first keeps the power finite; it cancels in the norm.
+    magnitude = jnp.abs(features)
+    peak = magnitude.max(axis=(1, 2, 3), keepdims=True)
+    magnitude = magnitude / jax.lax.stop_gradient(jnp.where(peak > 0, peak, 1.0))
+    return unit((magnitude**p).mean(axis=-1).reshape(features.shape[0], -1))
