@@ -3,6 +3,7 @@
 from kdjax.losses.ab import AB as AB
 from kdjax.losses.attention_transfer import AttentionTransfer as AttentionTransfer
 from kdjax.losses.base import DistillationLoss as DistillationLoss
+from kdjax.losses.crd import CRD as CRD
 from kdjax.losses.cross_entropy import CrossEntropy as CrossEntropy
 from kdjax.losses.cwd import CWD as CWD
 from kdjax.losses.dkd import DKD as DKD
@@ -52,5 +53,6 @@ Loss = (
     | VID
     | KDSVD
     | FT
+    | CRD
 )
 """Every loss a config file can name."""

@@ -23,6 +23,9 @@ RECTIFIED = ("stage1", "stage2", "flat", "half")
 STUDENT_WIDTH, TEACHER_WIDTH = 3, 4
 """Of the embeddings."""
 
+SPLIT = 10
+"""Examples of the training split, of which the batch is a part."""
+
 KEY = jax.random.key(5)
 """What random losses are measured with."""
 
@@ -58,9 +61,12 @@ def example(examples=EXAMPLES):
 
 @functools.cache
 def own_variables(loss):
-    """The loss's own variables, with no parameter at a value that hides mistakes."""
+    """The loss's own variables, with no parameter at a value that hides mistakes.
+
+    What it remembers is what one step over other outputs leaves.
+    """
+    loss = loss.for_examples(SPLIT)
     rngs = {"params": KEY, "loss": KEY}
-    variables = jax.jit(loss.init)(rngs, *example())
     rng = np.random.default_rng(2)
 
     def draw(leaf):
@@ -68,9 +74,13 @@ def own_variables(loss):
             return leaf
         return rng.uniform(-0.5, 1.0, leaf.shape).astype(leaf.dtype)
 
-    drawn = jax.tree.map(draw, dict(variables))
-    if "memory" in variables:  # what is remembered has a meaning, so it starts as the loss says
-        drawn["memory"] = variables["memory"]
+    with jax.ensure_compile_time_eval():  # even while what needs them is compiled
+        variables = jax.jit(loss.init)(rngs, *example())
+        drawn = jax.tree.map(draw, dict(variables))
+        if "memory" in variables:
+            drawn["memory"] = variables["memory"]
+            step = jax.jit(functools.partial(loss.apply, rngs=rngs, mutable=list(MUTABLE)))
+            drawn["memory"] = step(drawn, *example(EXAMPLES + 2))[1]["memory"]
     if loss.reads_classifier:
         kernel = rng.normal(size=(TEACHER_WIDTH, CLASSES)).astype(np.float32)
         drawn["teacher"] = {"kernel": kernel, "bias": rng.normal(size=CLASSES).astype(np.float32)}
@@ -84,6 +94,7 @@ def with_params(loss, params):
 @functools.partial(jax.jit, static_argnums=(0, 5))
 def value(loss, student, teacher, batch, params=None, devices=1):
     """Of each example, or of the whole batch, as so many devices compute it."""
+    loss = loss.for_examples(SPLIT)
 
     def apply(*part):
         if loss.whole_batch:
@@ -101,6 +112,7 @@ def on_devices(loss, devices, flat=(), examples=8):
 
     Without the `flat` parameters, whose gradient is rounding alone.
     """
+    loss = loss.for_examples(SPLIT)
 
     def one(student, teacher, batch, params):
         def objective(student, params):
