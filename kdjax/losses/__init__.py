@@ -3,6 +3,7 @@
 from kdjax.losses.ab import AB as AB
 from kdjax.losses.attention_transfer import AttentionTransfer as AttentionTransfer
 from kdjax.losses.base import DistillationLoss as DistillationLoss
+from kdjax.losses.contrastive_queue import ContrastiveQueue as ContrastiveQueue
 from kdjax.losses.crd import CRD as CRD
 from kdjax.losses.cross_entropy import CrossEntropy as CrossEntropy
 from kdjax.losses.cwd import CWD as CWD
@@ -54,5 +55,6 @@ Loss = (
     | KDSVD
     | FT
     | CRD
+    | ContrastiveQueue
 )
 """Every loss a config file can name."""

@@ -91,9 +91,9 @@ class CRD(DistillationLoss):
         z = jax.lax.cond(first, _log_mean, lambda _: log_z.value, jax.lax.stop_gradient(far))
         loss = self._contrast(near, far, others, z)
         if not self.is_initializing():
-            rows = unit(self.momentum * own + (1 - self.momentum) * new)
-            last = _last_of_each(batch.index, self.examples)
-            bank.value = bank.value.at[:, batch.index].set(rows[:, last])
+            mixed = unit(self.momentum * own + (1 - self.momentum) * new)
+            last = last_of_each(batch.index, self.examples)
+            bank.value = bank.value.at[:, batch.index].set(mixed[:, last])
             label.value = label.value.at[batch.index].set(batch.label)
             log_z.value = z
         return loss
@@ -143,7 +143,7 @@ def _log_mean(far: Float[Array, "2 b n"]) -> Float[Array, " 2"]:
     return jax.nn.logsumexp(far, axis=(1, 2)) - math.log(far[0].size)
 
 
-def _last_of_each(index: Int[Array, " b"], examples: int) -> Int[Array, " b"]:
+def last_of_each(index: Int[Array, " b"], examples: int) -> Int[Array, " b"]:
     """Where in the batch each example is for the last time, so that no order of writing matters."""
     place = jnp.arange(len(index))
     return jnp.zeros(examples, place.dtype).at[index].max(place)[index]

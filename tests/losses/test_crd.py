@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 
 from kdjax.losses import CRD
+from kdjax.losses.crd import last_of_each
 from kdjax.objective import Term
 from tests.losses.contract import Spec, contract
 from tests.losses.formulas import unit
@@ -229,3 +230,8 @@ def test_the_bank_has_a_row_for_each_example():
 def test_fields_that_cannot_work(field, value, remedy):
     with pytest.raises(ValueError, match=f"^{field}: {value} cannot work; it must be {remedy}"):
         CRD(**{field: value}).check()
+
+
+def test_rows_that_are_written_twice_are_written_alike():
+    """Which of two writes to a place wins is not defined on every device."""
+    assert last_of_each(jnp.array([4, 2, 4, 4, 2]), 6).tolist() == [3, 4, 3, 3, 4]
