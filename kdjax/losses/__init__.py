@@ -7,6 +7,7 @@ from kdjax.losses.contrastive_queue import ContrastiveQueue as ContrastiveQueue
 from kdjax.losses.crd import CRD as CRD
 from kdjax.losses.cross_entropy import CrossEntropy as CrossEntropy
 from kdjax.losses.cwd import CWD as CWD
+from kdjax.losses.ctkd import CTKD as CTKD
 from kdjax.losses.dkd import DKD as DKD
 from kdjax.losses.dml import DML as DML
 from kdjax.losses.fitnet import FitNet as FitNet
@@ -56,5 +57,6 @@ Loss = (
     | FT
     | CRD
     | ContrastiveQueue
+    | CTKD
 )
 """Every loss a config file can name."""
