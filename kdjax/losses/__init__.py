@@ -28,6 +28,7 @@ from kdjax.losses.sem_ckd import SemCKD as SemCKD
 from kdjax.losses.soft_target import SoftTarget as SoftTarget
 from kdjax.losses.srrl import SRRL as SRRL
 from kdjax.losses.vid import VID as VID
+from kdjax.losses.tf_kd import TfKD as TfKD
 from kdjax.losses.wsld import WSLD as WSLD
 
 Loss = (
@@ -58,5 +59,6 @@ Loss = (
     | CRD
     | ContrastiveQueue
     | CTKD
+    | TfKD
 )
 """Every loss a config file can name."""
