@@ -3,6 +3,7 @@
 from kdjax.losses.ab import AB as AB
 from kdjax.losses.attention_transfer import AttentionTransfer as AttentionTransfer
 from kdjax.losses.base import DistillationLoss as DistillationLoss
+from kdjax.losses.byot import BYOT as BYOT
 from kdjax.losses.contrastive_queue import ContrastiveQueue as ContrastiveQueue
 from kdjax.losses.crd import CRD as CRD
 from kdjax.losses.cross_entropy import CrossEntropy as CrossEntropy
@@ -60,5 +61,6 @@ Loss = (
     | ContrastiveQueue
     | CTKD
     | TfKD
+    | BYOT
 )
 """Every loss a config file can name."""
