@@ -313,11 +313,25 @@ def test_the_gradient_reaches_every_parameter(name):
     def gradient(params):
         variables_ = {**variables, "params": params}
         out, _ = model.apply(variables_, images(8), train=True, mutable=["batch_stats"])
-        return jnp.sum(out.logits * direction)
+        taught = out.features.get("distillation_head", jnp.zeros((8, 1, 1, 1)))[:, 0, 0]
+        return jnp.sum((out.logits + taught) * direction)
 
     leaves = jax.tree_util.tree_leaves_with_path(gradient(variables["params"]))
     assert not [jax.tree_util.keystr(p) for p, leaf in leaves if not jnp.isfinite(leaf).all()]
     assert not [jax.tree_util.keystr(p) for p, leaf in leaves if not leaf.any()]
+
+
+def test_the_class_head_learns_alone_and_both_heads_answer():
+    model = CASES["vit_distilled"].model
+    variables = initialised(model)
+    training, _ = train(model, variables, images(2))
+    evaluation = evaluate(model, variables, images(2))
+    ours, theirs = (
+        evaluation.features[name][:, 0, 0] for name in ("class_head", "distillation_head")
+    )
+    assert not np.allclose(ours, theirs)
+    close(training.logits, ours)
+    close(evaluation.logits, (ours + theirs) / 2)
 
 
 @every_case

@@ -60,7 +60,7 @@ def train(run, source, teacher, layout=("pmap", 1), steps=4):
 
 
 def first_and_last_values(digits, term: Term, student: Model = TINY) -> tuple[float, float]:
-    """Of a term that a student learns from alone: the mean of the first and of the last steps."""
+    """Of a term that this student learns from alone: the mean of the first and last steps."""
     fit = tiny_fit(batch_size=128, schedule=Cosine(peak=0.05))
     run = make_run(model=student, losses=(term,), fit=fit)
     _, history, _ = train(run, digits.open("train"), random_teacher(), steps=12)

@@ -9,6 +9,7 @@ from kdjax.losses.crd import CRD as CRD
 from kdjax.losses.cross_entropy import CrossEntropy as CrossEntropy
 from kdjax.losses.cwd import CWD as CWD
 from kdjax.losses.ctkd import CTKD as CTKD
+from kdjax.losses.distillation_token import DistillationToken as DistillationToken
 from kdjax.losses.dkd import DKD as DKD
 from kdjax.losses.dml import DML as DML
 from kdjax.losses.fitnet import FitNet as FitNet
@@ -62,5 +63,6 @@ Loss = (
     | CTKD
     | TfKD
     | BYOT
+    | DistillationToken
 )
 """Every loss a config file can name."""

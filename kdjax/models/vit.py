@@ -36,9 +36,10 @@ class ViT(VisionModel):
     distillation_token: bool = False
     """A second token with its own head, as in DeiT.
 
-    The logits are the mean of both heads, the embedding is the mean of both tokens. Each head's
-    own logits are the features `class_head` and `distillation_head`, `[b, 1, 1, classes]`, so that
-    a loss can teach one with labels and the other with a teacher.
+    The logits are those of the class head in training, which learns from the labels, and the mean
+    of both heads in evaluation. The embedding is the mean of both tokens. Each head's own logits
+    are the features `class_head` and `distillation_head`, `[b, 1, 1, classes]`; the second learns
+    nothing without the loss `DistillationToken`.
     """
 
     @property
@@ -56,7 +57,7 @@ class ViT(VisionModel):
             for j in range(count):
                 x = self._block(x, f"stage{i}_block{j}")
             features[f"stage{i}"] = self._map(x, grid)
-        return self._classify(self._norm("norm")(x), features)
+        return self._classify(self._norm("norm")(x), features, train)
 
     def _grid(self, images: Array) -> tuple[int, int]:
         """Rows and columns of patches. ValueError for any image but those of `image_size`."""
@@ -102,14 +103,15 @@ class ViT(VisionModel):
         y = jnp.einsum("bhqk,bkhs->bqhs", weights, value).reshape(x.shape)
         return self._dense(self.width, f"{name}_proj")(y)
 
-    def _classify(self, tokens: Array, features: dict[str, Array]) -> Outputs:
+    def _classify(self, tokens: Array, features: dict[str, Array], train: bool) -> Outputs:
         embedding = tokens[:, 0]
         logits = self._dense(self.num_classes, "classifier")(embedding)
         if self.distillation_token:
             other = self._dense(self.num_classes, "distillation_classifier")(tokens[:, 1])
             features["class_head"] = logits[:, None, None]
             features["distillation_head"] = other[:, None, None]
-            logits, embedding = (logits + other) / 2, (embedding + tokens[:, 1]) / 2
+            embedding = (embedding + tokens[:, 1]) / 2
+            logits = logits if train else (logits + other) / 2
         return Outputs(logits.astype(jnp.float32), features, embedding)
 
     @property

@@ -16,6 +16,7 @@ CLASSES, EXAMPLES = 5, 4
 
 STUDENT_MAPS = {"stage1": (4, 6, 3), "stage2": (4, 4, 3), "odd": (5, 7, 2), "flat": (4, 4, 3)}
 STUDENT_MAPS |= {f"member{i}": (1, 1, CLASSES) for i in range(3)}
+STUDENT_MAPS |= {"distillation_head": (1, 1, CLASSES)}
 TEACHER_MAPS = {"stage1": (4, 6, 4), "stage2": (4, 4, 2), "half": (2, 3, 4), "flat": (4, 4, 3)}
 TEACHER_MAPS |= {"double": (8, 12, 2), "smaller": (3, 4, 2), "odd": (5, 7, 3)}
 RECTIFIED = ("stage1", "stage2", "flat", "half")
