@@ -1,25 +1,23 @@
-"""From a command line to a validated config: presets, dotted overrides, models by name."""
+"""From a command line to a validated config: dotted overrides, models by name."""
 
 import argparse
 import ast
 import dataclasses
-import difflib
 import inspect
 import itertools
-import json
 import textwrap
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import flax.linen as nn
 import tyro
 from tyro import constructors
 
-from kdjax.config import LINEN_FIELDS, from_dict, is_number_or, load_preset, to_dict
+from kdjax.config import LINEN_FIELDS, is_number_or
 from kdjax.experiment import Experiment, validate
 from kdjax.models import NAMED, Ensemble, Model
+from kdjax.presets import experiment_of, nearest
 
 T = TypeVar("T")
 MODEL_FLAGS = ("teacher.model", "student.model")
@@ -79,7 +77,13 @@ def _field_docstring(cls: type, name: str) -> str | None:
     return None
 
 
-def parse(cls: type[T], arguments: Sequence[str], program: str, default: T | None = None) -> T:
+def parse(
+    cls: type[T],
+    arguments: Sequence[str],
+    program: str,
+    default: T | None = None,
+    description: str = "",
+) -> T:
     """An instance of `cls` from flags; a wrong flag exits with 2 and a suggestion."""
     with registry:
         parsed: Any = tyro.cli(
@@ -87,29 +91,11 @@ def parse(cls: type[T], arguments: Sequence[str], program: str, default: T | Non
             args=list(arguments),
             default=default,
             prog=program,
+            description=description or None,
             config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
             use_underscores=True,
         )
     return parsed
-
-
-def load_experiment(preset: str) -> Experiment:
-    """The experiment of a preset file, or of the `experiment.json` of an earlier job."""
-    path = Path(preset)
-    if path.suffix == ".json":
-        try:
-            return from_dict(json.loads(path.read_text()), Experiment, preset)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{preset} is not readable JSON: {error}") from error
-    experiment = load_preset(path)()
-    if not isinstance(experiment, Experiment):
-        found = type(experiment).__name__
-        raise ValueError(f"preset {preset}: config() returned {found}, not an Experiment.")
-    try:
-        to_dict(experiment)  # what could not be recorded is refused before anything starts
-    except ValueError as error:
-        raise ValueError(f"preset {preset}: {error}") from error
-    return experiment
 
 
 def with_named_models(
@@ -143,20 +129,19 @@ def _with_model(experiment: Experiment, role: str, name: str) -> Experiment:
 def named_model(field: str, name: str) -> Model:
     """The network of that name; ValueError with the nearest names if there is none."""
     if name not in NAMED:
-        close = difflib.get_close_matches(name, NAMED, n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(NAMED)}."
-        raise ValueError(f"{field}: unknown model {name!r}; {hint}")
+        raise ValueError(f"{field}: unknown model {name!r}; {nearest(name, NAMED)}")
     return NAMED[name]
 
 
 def parse_with_preset(cls: type[T], arguments: Sequence[str], program: str) -> T:
-    """`PRESET [--a.b value …]`: `cls` has a field `experiment`, and flags of its own."""
+    """`PRESET [--own value …] [--a.b value …]`: `cls` has a field `experiment`, and flags."""
     preset, *rest = arguments
-    experiment, rest = with_named_models(load_experiment(preset), rest)
+    experiment, rest, about = experiment_of(preset, rest)
+    experiment, rest = with_named_models(experiment, rest)
     values: dict[str, Any] = {"experiment": experiment}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         if field.name not in values and field.default is dataclasses.MISSING:
             values[field.name] = tyro.MISSING
-    parsed = parse(cls, rest, f"{program} {preset}", default=cls(**values))
+    parsed = parse(cls, rest, f"{program} {preset}", default=cls(**values), description=about)
     validate(parsed.experiment)  # type: ignore[attr-defined]
     return parsed

@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 from kdjax.cli import COMMANDS, main
+from kdjax.commands import ShowFlags
+from kdjax.config import to_json
 from kdjax.experiment import Experiment, validate
-from kdjax.flags import load_experiment, with_named_models
+from kdjax.flags import parse_with_preset, with_named_models
+from kdjax.presets import experiment_of, load_experiment
 
 ROOT = Path(__file__).parent.parent
 DIGITS = str(ROOT / "configs" / "digits.py")
@@ -129,9 +132,91 @@ def test_the_preset_in_the_readme_works():
 
 
 def test_the_experiment_of_a_job_is_a_preset(tmp_path):
-    from kdjax.config import to_json
-
     experiment = load_experiment(DIGITS)
     path = tmp_path / "experiment.json"
     path.write_text(to_json(experiment))
     assert load_experiment(str(path)) == experiment
+
+
+# --- Presets with arguments of their own -------------------------------------------------------
+
+CELL = """
+from typing import Annotated, Literal
+from kdjax.experiment import Experiment
+
+PAIRS = ("big-small", "wide-narrow")
+
+def config(
+    pair: Annotated[Literal[*PAIRS], "Teacher and student."] = "big-small",
+    trial: Annotated[int, "Which repetition."] = 3,
+    scale: float = 1.0,
+) -> Experiment:
+    return Experiment(name=f"{pair}-{scale:g}", seed=trial)
+"""
+
+
+@pytest.fixture
+def cell(tmp_path):
+    path = tmp_path / "cell.py"
+    path.write_text(CELL)
+    return str(path)
+
+
+def test_the_arguments_of_a_preset_come_before_the_overrides(cell):
+    defaults, rest, _ = experiment_of(cell, [])
+    assert (defaults.name, defaults.seed, rest) == ("big-small-1", 3, [])
+    arguments = ["--seed", "9", "--pair=wide-narrow", "--trial", "4", "--scale", "0.5"]
+    experiment, rest, _ = experiment_of(cell, arguments)
+    assert (experiment.name, experiment.seed) == ("wide-narrow-0.5", 4)
+    assert rest == ["--seed", "9"]
+    flags = parse_with_preset(ShowFlags, [cell, *arguments], "kdjax show")
+    assert (flags.experiment.name, flags.experiment.seed) == ("wide-narrow-0.5", 9)
+
+
+def test_help_lists_the_arguments_of_a_preset(cell, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["show", cell, "--help"])
+    assert end.value.code == 0
+    out = capsys.readouterr().out
+    for piece in ("--pair", "Teacher and student. (default: big-small)", "big-small, wide-narrow"):
+        assert piece in out
+    for piece in ("--trial INT", "Which repetition. (default: 3)", "--scale FLOAT", "--data.name"):
+        assert piece in out
+    with pytest.raises(SystemExit):
+        main(["show", DIGITS, "--help"])
+    assert "own arguments" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--pair", "big-smal"], "--pair: unknown pair 'big-smal'; did you mean big-small?"),
+        (["--pair", "zzz"], "--pair: unknown pair 'zzz'; there are big-small, wide-narrow."),
+        (["--trial", "1.5"], "--trial: '1.5' is not int."),
+    ],
+)
+def test_a_wrong_argument_of_a_preset_is_answered_with_the_choices(cell, flags, message, capsys):
+    assert main(["show", cell, *flags]) == 1
+    assert capsys.readouterr().err == f"kdjax: preset {cell}: {message}\n"
+
+
+@pytest.mark.parametrize(
+    ("signature", "message"),
+    [
+        ("x: int", "config(x) has no default; give it one."),
+        ("x: list = None", "config(x) must be a str, an int, a float or a Literal."),
+        ("x=1", "config(x) must be a str, an int, a float or a Literal."),
+    ],
+)
+def test_parameters_that_no_flag_can_set_are_refused(tmp_path, signature, message, capsys):
+    path = tmp_path / "odd.py"
+    path.write_text(f"def config({signature}):\n    pass\n")
+    assert main(["show", str(path)]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_the_experiment_of_a_job_takes_no_arguments_of_the_preset(cell, tmp_path):
+    experiment, _, _ = experiment_of(cell, ["--pair", "wide-narrow"])
+    path = tmp_path / "experiment.json"
+    path.write_text(to_json(experiment))
+    assert experiment_of(str(path), ["--seed", "1"]) == (experiment, ["--seed", "1"], "")

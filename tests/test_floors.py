@@ -18,7 +18,7 @@ FLOORS = (
     {"losses"},
     {"objective"},
     {"config", "experiment"},
-    {"students"},
+    {"presets", "students"},
     {"runs"},
     {"training"},
     {"evaluation"},

@@ -19,8 +19,8 @@ from kdjax.config import from_dict, from_json, load_preset, to_dict, to_json
 from kdjax.distill import distill
 from kdjax.evaluation.load import load
 from kdjax.experiment import Derive, Experiment, Student, Teacher, validate
-from kdjax.flags import load_experiment
 from kdjax.models import NAMED, SmallCNN, VisionModel
+from kdjax.presets import load_experiment
 from kdjax.runs import teacher_run
 from kdjax.students.torch_weights import from_torch, to_torch
 from kdjax.training.run_directory import RunDirectory, write_json
