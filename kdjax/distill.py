@@ -220,6 +220,8 @@ class Workshop:
                 "max_difference": card["max_difference"],
             },
         }
+        if self.experiment.published is not None:
+            summary["published"] = to_dict(self.experiment.published)
         write_json(self.workdir / "summary.json", summary)
         return summary
 

@@ -161,6 +161,23 @@ class Runtime:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Published:
+    """What others report for this experiment: top-1 accuracies in per cent, as they are printed."""
+
+    student: float
+    """Of the distilled student."""
+    rule: Literal["last", "best"]
+    """Of which epoch: the last, or the best on the TEST set. We never select on the test set, so
+    what stands beside either is our last epoch."""
+    source: str
+    """Where it is printed."""
+    teacher: float | None = None
+    """Of the teacher; None: not reported."""
+    baseline: float | None = None
+    """Of the student trained alone; None: not reported."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
     """Teacher, student, data: everything one job needs."""
 
@@ -176,6 +193,8 @@ class Experiment:
     """The small network."""
     baseline: bool = True
     """Also train the student from fresh weights without a teacher, to see what was gained."""
+    published: Published | None = None
+    """What others report for it, shown beside our result; decides nothing."""
     runtime: Runtime = field(default_factory=Runtime)
     """Where and how it runs."""
 
@@ -261,6 +280,10 @@ def validate(experiment: Experiment) -> None:
     taught = not experiment.student.fit.ema_teacher
     _require("student.fit.ema_teacher", True, taught, "False: a student has a teacher already")
     _check_losses("student.losses", experiment.student.losses, has_teacher=True)
+    for role in ("teacher", "baseline", "student") if experiment.published else ():
+        top1 = getattr(experiment.published, role)
+        fits = top1 is None or 1 < top1 <= 100
+        _require(f"published.{role}", top1, fits, "in per cent, above 1 and at most 100")
     _check_runtime(experiment.runtime)
 
 

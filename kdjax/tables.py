@@ -23,31 +23,41 @@ from kdjax.training.parallel import Devices
 from kdjax.training.plan import Plan
 from kdjax.training.state import adapter_shapes
 
+RULES = {"last": "last epoch", "best": "best epoch on the test set; ours beside it is the last"}
+"""Which epoch a published number belongs to."""
+
 
 def comparison(summary: Mapping[str, Any]) -> Table:
     """The networks of a job side by side on the test split: last checkpoint before best."""
     name = summary.get("name")
     table = _table(f"{name}: top-1 on the test split" if name else "top-1 on the test split")
     table.add_column("", no_wrap=True, min_width=8)
+    published = summary.get("published")
     for column in ("parameters", "FLOPs", "last", "best", "95 %", "agrees", "ms"):
         table.add_column(column, justify="right", no_wrap=True)
+        if column == "last" and published:
+            table.add_column("published", justify="right", no_wrap=True)
     for role, model in summary["models"].items():
         latest, best = model["latest"], model["best"]
         low, high = best["top1_interval"]
+        theirs = [_per_cent(published[role])] if published else []
         table.add_row(
             role,
             f"{model['parameters']:,}",
             engineering(model["flops"]),
             f"{latest['top1']:.2%}",
+            *theirs,
             f"{best['top1']:.2%}",
             f"{100 * low:.1f}-{100 * high:.1f}",
             f"{best['agreement']:.1%}" if "agreement" in best else "",
             f"{model['latency_ms']['1']:.2f}",
         )
+    notes = []
     if any("agreement" in model["best"] for model in summary["models"].values()):
-        table.caption = (
-            "95 %: interval of best; agrees: answers as the teacher; ms: one image, here"
-        )
+        notes.append("95 %: interval of best; agrees: answers as the teacher; ms: one image, here")
+    if published:
+        notes.append(f"published: {RULES[published['rule']]}; {published['source']}")
+    table.caption = "\n".join(notes)
     return table
 
 
@@ -85,6 +95,9 @@ def explain(experiment: Experiment) -> Iterator[Table | Text]:
     yield _networks({"teacher": teacher.model, "student": runs[-1].model}, info.shape)
     yield _terms(runs[-1], teacher.model, info)
     yield _schedule(runs, info.sizes["train"], devices)
+    theirs = experiment.published
+    if theirs is not None:
+        yield Text(f"published: {theirs.student:.2f}%, {RULES[theirs.rule]}; {theirs.source}")
 
 
 def engineering(value: float) -> str:
@@ -140,6 +153,10 @@ def _terms(run: Run, teacher: Model, info: DataInfo) -> Table:
         reads = "\n".join(taps) or "outputs"
         table.add_row(name, f"{term.weight:g}{moves}", reads, f"{count:,}")
     return table
+
+
+def _per_cent(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}%"
 
 
 def _by(feature: Any) -> str:

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from kdjax.cli import COMMANDS, main
 from kdjax.commands import ShowFlags
@@ -11,6 +12,7 @@ from kdjax.config import to_json
 from kdjax.experiment import Experiment, validate
 from kdjax.flags import parse_with_preset, with_named_models
 from kdjax.presets import experiment_of, load_experiment
+from kdjax.tables import comparison
 
 ROOT = Path(__file__).parent.parent
 DIGITS = str(ROOT / "configs" / "digits.py")
@@ -220,3 +222,43 @@ def test_the_experiment_of_a_job_takes_no_arguments_of_the_preset(cell, tmp_path
     path = tmp_path / "experiment.json"
     path.write_text(to_json(experiment))
     assert experiment_of(str(path), ["--seed", "1"]) == (experiment, ["--seed", "1"], "")
+
+
+# --- The last word of a job --------------------------------------------------------------------
+
+
+def model(role, top1):
+    evaluation = {"top1": top1, "top1_interval": [top1 - 0.01, top1 + 0.01]}
+    better = {**evaluation, "top1": top1 + 0.002}
+    values = {"parameters": 1234, "flops": 5e6, "latency_ms": {"1": 0.5}}
+    return {role: {**values, "latest": evaluation, "best": better}}
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"), [("last", "last epoch"), ("best", "best epoch on the test set; ours beside")]
+)
+def test_the_comparison_shows_what_was_published(rule, says, capsys):
+    models = model("teacher", 0.75) | model("baseline", 0.72) | model("student", 0.74)
+    theirs = {"teacher": 75.61, "baseline": None, "student": 74.92}
+    theirs |= {"rule": rule, "source": "A paper"}
+    Console(width=120).print(comparison({"models": models, "published": theirs}))
+    out = capsys.readouterr().out
+    student = next(line.split() for line in out.splitlines() if "student" in line)
+    assert student[4:7] == ["74.00%", "74.92%", "74.20%"]  # our last, theirs, our best
+    assert "75.61%" in out
+    assert "nan" not in out.lower()
+    assert "None" not in out
+    assert f"published: {says}" in out
+    assert "A paper" in out
+    Console(width=120).print(comparison({"models": models}))
+    assert "published" not in capsys.readouterr().out
+
+
+def test_show_says_what_was_published(cell, data_directory, capsys):
+    text = CELL.replace("import Experiment", "import Experiment, Published").replace(
+        "seed=trial",
+        "seed=trial, published=Published(student=74.92, rule='last', source='A paper')",
+    )
+    Path(cell).write_text(text)
+    assert main(["show", cell, "--data.directory", str(data_directory)]) == 0
+    assert "published: 74.92%, last epoch; A paper" in capsys.readouterr().out

@@ -21,6 +21,7 @@ from kdjax.experiment import (
     Experiment,
     Fit,
     Processes,
+    Published,
     Run,
     Runtime,
     Source,
@@ -83,6 +84,7 @@ FULL = Experiment(
         ),
     ),
     baseline=False,
+    published=Published(student=74.92, rule="best", source="A paper", teacher=75.61),
     runtime=Runtime(devices=2, processes=Processes(coordinator="host:1", count=2, index=1)),
 )
 
@@ -422,6 +424,8 @@ FULL_RULES = [
     ("student.losses.0.schedule.epochs", -1.0, ">= 0"),
     ("student.losses.0.schedule.begin", float("nan"), "a finite number"),
     ("student.losses.1.loss.p", 0.5, "at least 1"),
+    ("published.student", 0.7492, "in per cent, above 1 and at most 100"),
+    ("published.teacher", 100.5, "in per cent, above 1 and at most 100"),
 ]
 LOSS = "student.losses.1.loss"
 OWN = [

@@ -296,6 +296,31 @@ def test_a_finished_job_shows_every_section(page: Page) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        ("last", "Published: A. Paper, 2020; the last epoch, as ours beside it."),
+        ("best", "Published: A. Paper, 2020; the best epoch on the test set. Ours beside it is"),
+    ],
+)
+def test_published_numbers_stand_below_ours_with_their_rule_and_source(
+    tmp_path: Path, rule: str, says: str
+) -> None:
+    job = write_job(tmp_path / "job")
+    theirs = {"teacher": 75.61, "baseline": None, "student": 74.9}
+    theirs |= {"rule": rule, "source": "A. Paper, 2020"}
+    change(job / "summary.json", "published", to=theirs)
+    page = page_of(job)
+    assert page.rows["Top-1 accuracy, published"] == ["75.61 %", "–", "74.90 %"]
+    names = list(page.rows)
+    assert names.index("Top-1 accuracy, published") == names.index("Top-1 accuracy") + 1
+    assert says in page.text
+
+
+def test_nothing_is_said_where_nothing_was_published(page: Page) -> None:
+    assert "published" not in page.text.lower()
+
+
 def test_headline_says_what_is_kept(page: Page) -> None:
     kept, size = 0.9722 / 0.9833, 5_672 / 70_000
     expected = f"The student keeps {kept:.1%} of the teacher's accuracy with {size:.1%} of its"

@@ -107,6 +107,17 @@ class Analysis:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Published:
+    """What others report for this job, in per cent."""
+
+    teacher: float | None = None
+    baseline: float | None = None
+    student: float | None = None
+    rule: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """What `summary.json` says."""
 
@@ -118,6 +129,7 @@ class Summary:
     seconds: dict[str, float | None] = field(default_factory=dict)
     data: DataSet = DataSet()
     models: dict[str, Network] = field(default_factory=dict)
+    published: Published | None = None
     export: Export | None = None
 
 

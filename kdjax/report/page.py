@@ -57,6 +57,7 @@ def _view(job: JobData, key: str, limit: int) -> dict[str, Any]:
         "name": job.summary.name,
         "headline": words.headline(job),
         "comparison": words.comparison(job),
+        "published": words.published(job),
         "tiles": tables.tiles(job),
         "intervals": _intervals(job, key),
         "roles": tables.roles(job),

@@ -79,8 +79,9 @@ def groups(job: JobData) -> list[Group]:
     split = next((m.latest.split for m in models if m.latest.split), "test")
     counts = {m.latest.count for m in models if known(m.latest.count)}
     images = f", {whole(counts.pop())} {split} images" if len(counts) == 1 else ""
+    last = _evaluation_rows([m.latest for m in models])
     found = [
-        Group(f"Last checkpoint{images}", _evaluation_rows([m.latest for m in models])),
+        Group(f"Last checkpoint{images}", [*last[:1], *_published_rows(job), *last[1:]]),
         Group("Best checkpoint, chosen on validation", _evaluation_rows([m.best for m in models])),
         Group("Size and speed", _cost_rows(job, models)),
     ]
@@ -92,6 +93,8 @@ def overview(jobs: Sequence[JobData]) -> list[Row]:
     return [Row(job.summary.name, _overview_cells(job)) for job in jobs]
 
 
+PRINTED = 10_000
+"""Examples that published numbers have digits for."""
 OVERVIEW = ("Data", "Teacher", "Student alone", "Distilled", "Gain", "Parameters", "FLOPs", "Speed")
 """Columns of the table of all jobs."""
 
@@ -136,6 +139,16 @@ def _evaluation_rows(evaluations: Sequence[Evaluation]) -> list[Row]:
         Row("Epoch", [_epoch(e) for e in evaluations]),
     ]
     return _filled(rows)
+
+
+def _published_rows(job: JobData) -> list[Row]:
+    """What others report, right below what it is compared with."""
+    published = job.summary.published
+    if published is None:
+        return []
+    found = [getattr(published, role) for role in roles(job)]
+    cells = [Cell(percent(top1 / 100, PRINTED) if known(top1) else "") for top1 in found]
+    return _filled([Row("Top-1 accuracy, published", cells)])
 
 
 def _cost_rows(job: JobData, models: Sequence[Network]) -> list[Row]:

@@ -165,6 +165,21 @@ def comparison(job: JobData) -> str:
     return f"{method} {verdict}: the same student trained alone is {by} better{_surely(overlap)}"
 
 
+def published(job: JobData) -> str:
+    """Which epoch the published numbers are of, and where they are printed."""
+    theirs = job.summary.published
+    if theirs is None:
+        return ""
+    if theirs.rule == "best":
+        which = (
+            "the best epoch on the test set. Ours beside it is the last epoch: nothing here was "
+            "chosen on the test set, so the comparison favours the published numbers"
+        )
+    else:
+        which = "the last epoch, as ours beside it"
+    return f"Published: {theirs.source}; {which}."
+
+
 def overlaps(one: Evaluation, other: Evaluation) -> bool | None:
     """Whether two intervals share a value; None if one is unknown."""
     a, b = _bounds(one), _bounds(other)
