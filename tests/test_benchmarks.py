@@ -1,0 +1,151 @@
+"""The presets of the literature's tables: every cell builds, and says what was published."""
+
+import functools
+
+import numpy as np
+import pytest
+
+from kdjax.config import load_preset
+from kdjax.experiment import validate
+from kdjax.models import NAMED
+from kdjax.models.summary import parameter_count
+from kdjax.presets import experiment_of
+from kdjax.training.state import adapter_shapes
+from tests.test_cli import ROOT
+
+CIFAR100 = str(ROOT / "configs" / "cifar100.py")
+table = load_preset(CIFAR100).__globals__
+PAIRS, METHODS = table["PAIRS"], table["METHODS"]
+
+PARAMETERS = {
+    "resnet20": 278_324,
+    "resnet32": 472_756,
+    "resnet56": 861_620,
+    "resnet110": 1_736_564,
+    "resnet8x4": 1_233_540,
+    "resnet32x4": 7_433_860,
+    "resnet50_cifar": 23_705_252,
+    "wrn_16_2": 703_284,
+    "wrn_40_1": 569_780,
+    "wrn_40_2": 2_255_156,
+    "vgg8": 3_965_028,
+    "vgg13": 9_462_180,
+    "mobilenet_v2_half": 812_836,
+    "shuffle_v1": 949_258,
+    "shuffle_v2": 1_355_528,
+}
+SOME_CELLS = sorted(
+    {(pair, "fitnet") for pair in PAIRS}
+    | {(pair, method) for pair in ("vgg13-vgg8", "wrn_40_2-shuffle_v1") for method in METHODS}
+)
+
+
+@functools.cache
+def cell(pair, method):
+    experiment, rest, _ = experiment_of(CIFAR100, ["--pair", pair, "--method", method])
+    assert rest == []
+    return experiment
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_every_cell_obeys_the_rules(pair):
+    names = {cell(pair, method).name for method in METHODS}
+    assert len(names) == len(METHODS)
+    for method in METHODS:
+        validate(cell(pair, method))
+
+
+@pytest.mark.parametrize(("pair", "method"), SOME_CELLS)
+def test_the_losses_of_a_cell_fit_its_networks(pair, method):
+    experiment = cell(pair, method)
+    student, teacher = experiment.student, experiment.teacher
+    adapter_shapes(student.losses, student.model, teacher.model, (32, 32, 3))
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_the_networks_are_those_of_the_benchmark(name):
+    assert parameter_count(table["model"](name), (32, 32, 3)) == PARAMETERS[name]
+
+
+def test_no_pair_has_another_network():
+    assert {name for pair in PAIRS for name in pair.split("-")} == set(PARAMETERS)
+    for pair in PAIRS:
+        experiment, (teacher, student) = cell(pair, "kd"), pair.split("-")
+        for model, name in (
+            (experiment.teacher.model, teacher),
+            (experiment.student.model, student),
+        ):
+            assert type(model) is type(NAMED[name])
+            assert (model.num_classes, model.mean[0], model.std[2]) == (100, 0.5071, 0.2761)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_the_protocol(pair):
+    experiment = cell(pair, "kd")
+    light = {"mobilenet_v2_half", "shuffle_v1", "shuffle_v2"}
+    for fit, rate in (
+        (experiment.teacher.fit, 0.05),
+        (experiment.student.fit, 0.01 if pair.split("-")[1] in light else 0.05),
+    ):
+        assert (fit.epochs, fit.batch_size, fit.schedule.peak) == (240, 64, rate)
+        sgd = fit.optimizer
+        assert (sgd.momentum, sgd.nesterov, sgd.weight_decay, sgd.decay) == (
+            0.9,
+            False,
+            5e-4,
+            "all",
+        )
+        per_epoch = 50_000 / 64
+        follow = fit.schedule.schedule(per_epoch, round(240 * per_epoch))
+        rates = [float(follow(round((epoch + 0.5) * per_epoch))) for epoch in (149, 150, 180, 210)]
+        np.testing.assert_allclose(rates, [rate, rate / 10, rate / 100, rate / 1000], rtol=1e-5)
+    assert experiment.teacher.checkpoint == "latest"
+    assert experiment.data.train == "train"
+
+
+def test_weights_that_depend_on_the_pair():
+    def dkd(pair):
+        return cell(pair, "dkd").student.losses[1].loss.beta
+
+    assert dkd("resnet56-resnet20") == dkd("resnet110-resnet32") == 2.0
+    assert dkd("wrn_40_2-wrn_16_2") == dkd("vgg13-vgg8") == dkd("vgg13-mobilenet_v2_half") == 6.0
+    assert dkd("resnet32x4-resnet8x4") == dkd("wrn_40_2-shuffle_v1") == 8.0
+    assert cell("vgg13-vgg8", "ls").student.losses[1].loss.temperature == 3.0
+    assert cell("wrn_40_2-wrn_40_1", "ls").student.losses[1].loss.temperature == 2.0
+
+
+@pytest.mark.parametrize(
+    ("pair", "method", "teacher", "baseline", "student", "rule"),
+    [
+        ("wrn_40_2-wrn_16_2", "kd", 75.61, 73.26, 74.92, "last"),
+        ("wrn_40_2-wrn_40_1", "at", 75.61, 71.98, 72.77, "last"),
+        ("resnet56-resnet20", "kd", 72.34, 69.06, 70.66, "last"),
+        ("resnet110-resnet20", "dkd", 74.31, 69.06, 71.06, "best"),
+        ("resnet110-resnet32", "dkd", 74.31, 71.14, 74.11, "best"),
+        ("resnet32x4-resnet8x4", "ls", 79.42, 72.50, 76.62, "best"),
+        ("vgg13-vgg8", "fitnet", 74.64, 70.36, 71.02, "last"),
+        ("vgg13-mobilenet_v2_half", "kd", 74.64, 64.60, 67.37, "last"),
+        ("resnet50_cifar-mobilenet_v2_half", "kd", 79.34, 64.60, 67.35, "last"),
+        ("resnet50_cifar-vgg8", "at", 79.34, 70.36, 71.84, "last"),
+        ("resnet32x4-shuffle_v1", "dkd", 79.42, 70.50, 76.45, "best"),
+        ("resnet32x4-shuffle_v2", "kd", 79.42, 71.82, 74.45, "last"),
+        ("wrn_40_2-shuffle_v1", "kd", 75.61, 70.50, 74.83, "last"),
+    ],
+)
+def test_what_was_published(pair, method, teacher, baseline, student, rule):
+    found = cell(pair, method).published
+    assert (found.teacher, found.baseline, found.student) == (teacher, baseline, student)
+    assert found.rule == rule
+    assert "arXiv:" in found.source
+
+
+def test_a_cell_that_nobody_published_has_nothing():
+    assert cell("resnet50_cifar-vgg8", "dkd").published is None
+
+
+def test_every_row_of_the_table_has_a_number_or_a_dash_for_each_pair():
+    for line in table["TABLE"].strip().splitlines()[2:]:
+        name, *cells, source = line.split()
+        assert len(cells) == len(PAIRS), name
+        assert source in table["SOURCES"]
+        assert all(cell == "-" or 50 < float(cell) < 80 for cell in cells)
