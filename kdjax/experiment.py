@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from kdjax.data.augment import Augmentation, Flip, PadCrop
+from kdjax.data.augment import Augmentation, Flip, Mixup, PadCrop, RandomResizedCrop
 from kdjax.losses import (
     CrossEntropy,
     SoftTarget,
@@ -252,7 +252,8 @@ def validate(experiment: Experiment) -> None:
     """Raise ValueError for the first value that cannot work, naming field, value and remedy."""
     _check_finite("", experiment)
     _require("seed", experiment.seed, 0 <= experiment.seed < 2**32, "in [0, 2**32)")
-    _check_data(experiment.data)
+    data = experiment.data
+    _check_data(data)
     checkpoint = experiment.teacher.checkpoint
     known = checkpoint in ("best", "latest") or checkpoint.isdecimal()
     _require("teacher.checkpoint", checkpoint, known, "best, latest or a step")
@@ -260,7 +261,7 @@ def validate(experiment: Experiment) -> None:
         check_model("teacher.model", experiment.teacher.model)
         _check_fit("teacher.fit", experiment.teacher.fit)
         learns = experiment.teacher.fit.ema_teacher
-        _check_losses("teacher.losses", experiment.teacher.losses, has_teacher=learns)
+        _check_losses("teacher.losses", experiment.teacher.losses, data, has_teacher=learns)
     if experiment.student.model is not None:
         check_model("student.model", experiment.student.model)
     else:
@@ -279,7 +280,7 @@ def validate(experiment: Experiment) -> None:
     _check_fit("student.fit", experiment.student.fit)
     taught = not experiment.student.fit.ema_teacher
     _require("student.fit.ema_teacher", True, taught, "False: a student has a teacher already")
-    _check_losses("student.losses", experiment.student.losses, has_teacher=True)
+    _check_losses("student.losses", experiment.student.losses, data, has_teacher=True)
     for role in ("teacher", "baseline", "student") if experiment.published else ():
         top1 = getattr(experiment.published, role)
         fits = top1 is None or 1 < top1 <= 100
@@ -312,9 +313,19 @@ def _check_data(data: Data) -> None:
         where = f"data.augment.{i}"
         if isinstance(transform, PadCrop):
             _require(f"{where}.padding", transform.padding, transform.padding >= 0, ">= 0")
-        if isinstance(transform, Flip):
+        if isinstance(transform, Flip | Mixup):
             p = transform.probability
             _require(f"{where}.probability", p, 0 <= p <= 1, "in [0, 1]")
+        if isinstance(transform, RandomResizedCrop):
+            for name, most in (("scale", 1.0), ("ratio", math.inf)):
+                bounds = getattr(transform, name)
+                fits = len(bounds) == 2 and 0 < bounds[0] <= bounds[1] <= most
+                remedy = "two rising numbers in (0, 1]" if most == 1 else "two rising numbers > 0"
+                _require(f"{where}.{name}", bounds, fits, remedy)
+        if isinstance(transform, Mixup):
+            _require(f"{where}.alpha", transform.alpha, transform.alpha > 0, "positive")
+            if i + 1 < len(data.augment):
+                raise ValueError(f"{where}: Mixup comes last, and once; move it to the end.")
 
 
 MAY_BE_ZERO = ("inner", "squeezed", "expansions", "pools")
@@ -414,8 +425,9 @@ def _check_optimizer(where: str, optimizer: Optimizer) -> None:
         _require(f"{where}.delta", optimizer.delta, fits, f"in [0, {room:g})")
 
 
-def _check_losses(where: str, losses: tuple[Term, ...], *, has_teacher: bool) -> None:
+def _check_losses(where: str, losses: tuple[Term, ...], data: Data, *, has_teacher: bool) -> None:
     _require(where, losses, len(losses) > 0, "at least one term")
+    mixed = any(isinstance(transform, Mixup) for transform in data.augment)
     for i, term in enumerate(losses):
         _require(f"{where}.{i}.weight", term.weight, term.weight >= 0, ">= 0")
         if term.schedule is not None:
@@ -424,6 +436,11 @@ def _check_losses(where: str, losses: tuple[Term, ...], *, has_teacher: bool) ->
             term.loss.check()
         except ValueError as error:
             raise ValueError(f"{where}.{i}.loss.{error}") from error
+        if term.loss.needs_one_label and mixed:
+            raise ValueError(
+                f"{where}.{i}: {type(term.loss).__name__} needs one label an image, and Mixup in "
+                "data.augment gives two; leave out one of them."
+            )
         if term.loss.needs_teacher and not has_teacher:
             raise ValueError(
                 f"{where}.{i}: {type(term.loss).__name__} needs a teacher, and a teacher is "

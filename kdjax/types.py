@@ -37,6 +37,8 @@ class Batch(NamedTuple):
     - `index`: position of the example in its split: its name, in every epoch and on any device.
     - `epoch`: how often the example has been seen before; with `index` it keys augmentation.
     - `mask`: False for padding, which counts nowhere.
+    - `other_label`, `share`: of an image that is `share` its own and `1 - share` another one, the
+      label of that other one; None where no images are mixed.
     """
 
     image: Any
@@ -44,6 +46,8 @@ class Batch(NamedTuple):
     index: Any
     epoch: Any
     mask: Any
+    other_label: Any = None
+    share: Any = None
 
 
 Mask = Bool[Array, " b"]

@@ -9,17 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax.data.augment import Augmentation, Flip, PadCrop, augment
-from kdjax.types import Batch
+from kdjax.data.augment import Augmentation, Flip, Mixup, PadCrop, RandomResizedCrop, augment
+from kdjax.types import AXIS, Batch
 
 HEIGHT, WIDTH, CHANNELS, EXAMPLES = 6, 5, 3, 64
 STANDARD = (PadCrop(padding=2), Flip())
 
-OTHER_VALUES = {(PadCrop, "padding"): 1, (Flip, "probability"): 0.1}
-
-every_kind = pytest.mark.parametrize(
-    "kind", typing.get_args(Augmentation), ids=lambda kind: kind.__name__
-)
+OTHER_VALUES = {
+    (PadCrop, "padding"): 1,
+    (Flip, "probability"): 0.1,
+    (RandomResizedCrop, "scale"): (0.3, 0.4),
+    (RandomResizedCrop, "ratio"): (0.5, 0.5),
+    (Mixup, "alpha"): 0.2,
+    (Mixup, "probability"): 0.1,
+}
+OF_ONE_IMAGE = [kind for kind in typing.get_args(Augmentation) if kind is not Mixup]
 
 
 def batch(examples=EXAMPLES, epoch=0, index=None, image=None):
@@ -37,9 +41,25 @@ def batch(examples=EXAMPLES, epoch=0, index=None, image=None):
     )
 
 
+def different(examples=EXAMPLES):
+    """Every image and every label its own."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (examples, HEIGHT, WIDTH, CHANNELS), np.uint8)
+    return batch(examples, image=image)._replace(label=jnp.arange(examples, dtype=jnp.int32))
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def views(transforms, seed, examples):
     return augment(transforms, seed, examples).image
+
+
+def on_devices(transforms, seed, examples, devices=1):
+    """The batch as the step augments it, each device its part."""
+    cut = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), examples)
+    spread = jax.pmap(
+        functools.partial(augment, transforms, seed), AXIS, devices=jax.devices()[:devices]
+    )
+    return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), spread(cut))
 
 
 def np_crop(image, padding, row, column):
@@ -113,6 +133,134 @@ def test_transforms_apply_in_their_order_with_draws_of_their_own():
     assert not (twice == np.stack(doubled)).all(axis=(1, 2, 3)).all()
 
 
+def slopes(examples=256, size=24):
+    """Images whose first channel is the row of each pixel and whose second is its column."""
+    rows, columns = np.mgrid[:size, :size].astype(np.float32)
+    image = np.broadcast_to(np.stack([rows, columns], axis=-1), (examples, size, size, 2))
+    return batch(examples, image=image)
+
+
+def windows_of(view, size=24):
+    """Corner and extent of each view of `slopes`, read off two pixels in its middle."""
+    i = size // 2
+    extent = size * np.stack(
+        [view[:, i + 1, i, 0] - view[:, i, i, 0], view[:, i, i + 1, 1] - view[:, i, i, 1]], axis=-1
+    )
+    # Pixel i of a view has its centre at corner + (i + 1/2) extent / size.
+    return view[:, i, i] + 0.5 - (i + 0.5) * extent / size, extent
+
+
+def test_a_resized_crop_is_a_window_inside_the_image_of_the_size_that_was_asked_for():
+    crop = RandomResizedCrop(scale=(0.1, 0.5), ratio=(0.5, 2.0))
+    corner, extent = windows_of(np.asarray(views((crop,), 0, slopes())))
+    assert corner.min() > -1e-3
+    assert (corner + extent).max() < 24 + 1e-3
+    area, ratio = extent.prod(axis=1) / 24**2, extent[:, 1] / extent[:, 0]
+    inside = (extent < 24 - 1e-3).all(axis=1)  # no side was cut
+    assert inside.sum() > 200
+    for values, low, high in ((area[inside], 0.1, 0.5), (ratio[inside], 0.5, 2.0)):
+        assert low - 1e-3 < values.min() < low * 1.15
+        assert high / 1.15 < values.max() < high + 1e-3
+    assert (area < 0.5 + 1e-3).all()
+    # Uniform in area and in the logarithm of the ratio: means 0.3 and 0, deviations / 16.
+    assert abs(area[inside].mean() - 0.3) < 4 * 0.116 / 14
+    assert abs(np.log(ratio).mean()) < 4 * 0.4 / 14
+    free = 24 - extent[inside]
+    place = (corner[inside] / free).mean(axis=0)
+    np.testing.assert_allclose(place, 0.5, atol=4 * 0.289 / 14)
+
+
+def test_a_resized_crop_interpolates_linearly():
+    rng = np.random.default_rng(0)
+    image = rng.uniform(0, 255, (24, 24, 2)).astype(np.float32)
+    crop = RandomResizedCrop(scale=(0.2, 0.9))
+    corner, extent = windows_of(np.asarray(views((crop,), 0, slopes(8))))
+    examples = batch(8, image=np.broadcast_to(image, (8, 24, 24, 2)))
+    seen = np.asarray(views((crop,), 0, examples))
+    for n in range(8):
+        at = [corner[n, k] + (np.arange(24) + 0.5) * extent[n, k] / 24 - 0.5 for k in range(2)]
+        at = [np.clip(places, 0, 23) for places in at]
+        columns = [
+            [np.interp(at[1], np.arange(24), image[r, :, c]) for r in range(24)] for c in range(2)
+        ]
+        expected = np.stack(
+            [
+                [np.interp(at[0], np.arange(24), np.array(columns[c])[:, j]) for j in range(24)]
+                for c in range(2)
+            ]
+        ).transpose(2, 1, 0)
+        np.testing.assert_allclose(seen[n], expected, atol=0.1)
+
+
+def test_a_resized_crop_of_whole_numbers_is_rounded():
+    examples = different()
+    precise = examples._replace(image=examples.image.astype(jnp.float32))
+    crop = (RandomResizedCrop(),)
+    np.testing.assert_array_equal(views(crop, 0, examples), np.round(views(crop, 0, precise)))
+
+
+def test_the_whole_window_is_the_image():
+    whole = RandomResizedCrop(scale=(1.0, 1.0), ratio=(1.0, 1.0))
+    np.testing.assert_allclose(views((whole,), 0, slopes(4)), slopes(4).image, atol=1e-4)
+
+
+# --- Mixing ------------------------------------------------------------------------------------
+
+
+def test_mixup_mixes_each_image_with_the_next_of_the_batch():
+    examples = different()
+    mixed = on_devices((Mixup(),), 0, examples)
+    image = np.asarray(examples.image, np.float64) / 255
+    share = mixed.share[:, None, None, None].astype(np.float64)
+    expected = share * image + (1 - share) * np.roll(image, -1, axis=0)
+    np.testing.assert_allclose(mixed.image, expected, atol=1e-6)
+    assert mixed.image.dtype == np.float32
+    np.testing.assert_array_equal(mixed.other_label, np.roll(examples.label, -1))
+    np.testing.assert_array_equal(mixed.label, examples.label)
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+def test_the_number_of_devices_changes_nothing(devices):
+    transforms = (PadCrop(padding=1), Flip(), Mixup(alpha=0.5, probability=0.7))
+    one, many = (on_devices(transforms, 3, different(), n) for n in (1, devices))
+    for ours, theirs in zip(many, one, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+def test_what_is_mixed_was_seen_through_the_other_transforms_first():
+    seen = np.asarray(views(STANDARD, 0, different()), np.float64) / 255
+    mixed = on_devices((*STANDARD, Mixup()), 0, different(), 2)
+    share = mixed.share[:, None, None, None]
+    expected = share * seen + (1 - share) * np.roll(seen, -1, axis=0)
+    np.testing.assert_allclose(mixed.image, expected, atol=1e-6)
+
+
+def test_the_share_belongs_to_the_example():
+    examples, order = different(), np.random.default_rng(0).permutation(EXAMPLES)
+    share = on_devices((Mixup(),), 0, examples).share
+    shuffled = jax.tree.map(lambda leaf: leaf[order], examples)
+    np.testing.assert_array_equal(on_devices((Mixup(),), 0, shuffled).share, share[order])
+    later = examples._replace(epoch=examples.epoch + 1)
+    for other in (on_devices((Mixup(),), 1, examples), on_devices((Mixup(),), 0, later)):
+        assert (other.share != share).all()
+
+
+def test_shares_follow_the_beta_distribution():
+    share = on_devices((Mixup(alpha=1.0),), 0, different(1024)).share
+    assert abs(share.mean() - 0.5) < 4 * 0.289 / 32
+    assert abs(share.var() - 1 / 12) < 0.01
+    narrow = on_devices((Mixup(alpha=0.2),), 0, different(1024)).share
+    assert abs(narrow.var() - 1 / (4 * 1.4)) < 0.02
+    rarely = on_devices((Mixup(probability=0.25),), 0, different(1024)).share
+    assert abs((rarely < 1).mean() - 0.25) < 4 * 0.433 / 32
+
+
+def test_an_image_that_is_not_mixed_is_itself():
+    mixed = on_devices((Mixup(probability=0.0),), 0, different())
+    assert (mixed.share == 1).all()
+    np.testing.assert_allclose(mixed.image * 255, different().image, atol=1e-4)
+
+
 # --- The key -----------------------------------------------------------------------------------
 
 
@@ -158,7 +306,7 @@ def test_labels_and_positions_pass_untouched():
 # --- The contract ------------------------------------------------------------------------------
 
 
-@every_kind
+@pytest.mark.parametrize("kind", OF_ONE_IMAGE, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_shape_and_type_stay(kind, dtype):
     image = np.asarray(batch().image).astype(dtype)
@@ -174,4 +322,5 @@ def test_shape_and_type_stay(kind, dtype):
 def test_every_field_changes_the_view(kind, field):
     assert (kind, field) in OTHER_VALUES, "give the new field another value in OTHER_VALUES"
     other = kind(**{field: OTHER_VALUES[kind, field]})
-    assert (views((kind(),), 0, batch()) != views((other,), 0, batch())).any()
+    one, another = (on_devices((transform,), 0, different()) for transform in (kind(), other))
+    assert (one.image != another.image).any()

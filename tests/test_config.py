@@ -14,7 +14,7 @@ import flax.linen as nn
 import pytest
 
 from kdjax.config import differences, from_dict, from_json, load_preset, to_dict, to_json
-from kdjax.data.augment import Augmentation, Flip, PadCrop
+from kdjax.data.augment import Augmentation, Flip, Mixup, PadCrop, RandomResizedCrop
 from kdjax.experiment import (
     Data,
     Derive,
@@ -427,6 +427,15 @@ FULL_RULES = [
     ("published.student", 0.7492, "in per cent, above 1 and at most 100"),
     ("published.teacher", 100.5, "in per cent, above 1 and at most 100"),
 ]
+MIXED = replaced(PLAIN, "data.augment", (RandomResizedCrop(), Mixup()))
+MIXED_RULES = [
+    ("data.augment.0.scale", (0.0, 1.0), "two rising numbers in (0, 1]"),
+    ("data.augment.0.scale", (0.5, 0.2), "two rising numbers in (0, 1]"),
+    ("data.augment.0.scale", (0.5, 1.2), "two rising numbers in (0, 1]"),
+    ("data.augment.0.ratio", (0.0, 1.0), "two rising numbers > 0"),
+    ("data.augment.1.alpha", 0.0, "positive"),
+    ("data.augment.1.probability", 1.5, "in [0, 1]"),
+]
 LOSS = "student.losses.1.loss"
 OWN = [
     (LogitStandardization(), "temperature", 0.0, "positive"),
@@ -443,6 +452,7 @@ FULL_WITH_THREE = replaced(FULL, "teacher.model.std", (0.2, 0.2, 0.2))
     [
         *((PLAIN, *rule) for rule in PLAIN_RULES),
         *((FULL_WITH_THREE, *rule) for rule in FULL_RULES),
+        *((MIXED, *rule) for rule in MIXED_RULES),
         *((replaced(PLAIN, LOSS, loss), f"{LOSS}.{field}", *rest) for loss, field, *rest in OWN),
     ],
     ids=lambda part: part if isinstance(part, str) else "",
@@ -452,6 +462,21 @@ def test_a_rule_names_the_field_the_value_and_the_remedy(base, path, value, reme
     validate(base)
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         validate(replaced(base, path, value))
+
+
+@pytest.mark.parametrize("loss", [DKD(), WSLD()], ids=lambda loss: type(loss).__name__)
+def test_a_loss_of_one_label_cannot_be_had_with_mixed_images(loss):
+    message = f"student.losses.1: {type(loss).__name__} needs one label an image, and Mixup in "
+    validate(MIXED)
+    validate(replaced(PLAIN, LOSS, loss))
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        validate(replaced(MIXED, LOSS, loss))
+
+
+def test_mixing_comes_last_and_once():
+    for transforms in ((Mixup(), Flip()), (Mixup(), Mixup())):
+        with pytest.raises(ValueError, match=r"^data\.augment\.0: Mixup comes last, and once"):
+            validate(replaced(PLAIN, "data.augment", transforms))
 
 
 def test_a_teacher_cannot_have_a_teacher():

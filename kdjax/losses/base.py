@@ -34,6 +34,8 @@ class DistillationLoss(nn.Module):
     whole_batch: ClassVar[bool] = False
     """The loss is no mean over examples: it gets the global batch, gathered from all devices, and
     returns a scalar. With `accumulate` the batch is that of a slice."""
+    needs_one_label: ClassVar[bool] = False
+    """The loss treats the label as the one right answer, so images cannot be mixed."""
     reads_classifier: ClassVar[bool] = False
     """The loss uses the teacher's last layer: `teacher_classifier`."""
 

@@ -11,7 +11,10 @@ from kdjax.types import Batch, Labels, Outputs
 
 
 class CrossEntropy(DistillationLoss):
-    """`-sum_c q_c log softmax(z_s)_c`, with `q` the label smoothed towards uniform."""
+    """`-sum_c q_c log softmax(z_s)_c`, with `q` the label smoothed towards uniform.
+
+    Of mixed images: `share` of that of the label, the rest of that of the other label.
+    """
 
     label_smoothing: float = 0.0
     """Probability mass spread evenly over all classes, in [0, 1)."""
@@ -29,7 +32,11 @@ class CrossEntropy(DistillationLoss):
         """Nats per example."""
         log_p = jax.nn.log_softmax(student.logits)
         classes = log_p.shape[-1]
-        target = jax.nn.one_hot(batch.label, classes) * (1 - self.label_smoothing)
+        target = jax.nn.one_hot(batch.label, classes)
+        if batch.share is not None:
+            share = batch.share[:, None]
+            target = share * target + (1 - share) * jax.nn.one_hot(batch.other_label, classes)
+        target *= 1 - self.label_smoothing
         return -jnp.sum((target + self.label_smoothing / classes) * log_p, axis=-1)
 
 

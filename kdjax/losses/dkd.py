@@ -1,5 +1,7 @@
 """Decoupled knowledge distillation (Zhao et al., 2022, arXiv:2203.08679)."""
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -27,6 +29,8 @@ class DKD(DistillationLoss):
     """Weight of NCKD."""
     temperature: float | Ramp = 4.0
     """Divides both logits; positive."""
+
+    needs_one_label: ClassVar[bool] = True
 
     def check(self) -> None:
         """Weights are not negative, the temperature is positive."""

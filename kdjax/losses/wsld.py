@@ -1,5 +1,7 @@
 """Weighted soft labels (Zhou et al., 2021, arXiv:2102.00650)."""
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -22,6 +24,8 @@ class WSLD(DistillationLoss):
 
     temperature: float | Ramp = 2.0
     """Divides both logits in the divergence, not in the weight; positive."""
+
+    needs_one_label: ClassVar[bool] = True
 
     def check(self) -> None:
         """The temperature is positive."""
