@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from kdjax.data.augment import Augmentation, Flip, Mixup, PadCrop, RandomResizedCrop, augment
+from kdjax.experiment import Data
 from kdjax.types import AXIS, Batch
+from tests.training import make_run, random_teacher, train
 
 HEIGHT, WIDTH, CHANNELS, EXAMPLES = 6, 5, 3, 64
 STANDARD = (PadCrop(padding=2), Flip())
@@ -225,6 +227,16 @@ def test_the_number_of_devices_changes_nothing(devices):
     one, many = (on_devices(transforms, 3, different(), n) for n in (1, devices))
     for ours, theirs in zip(many, one, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+@pytest.mark.parametrize("layout", [("pmap", 8), ("shard_map", 2)], ids=str)
+def test_a_training_with_mixed_images_does_not_depend_on_the_layout(layout, digits):
+    run = make_run(data=Data(augment=(RandomResizedCrop(), Mixup())))
+    source = digits.open("train")
+    histories = [train(run, source, random_teacher(), way)[1] for way in (("pmap", 1), layout)]
+    np.testing.assert_allclose(*histories, rtol=2e-4)
+    plain = train(make_run(), source, random_teacher())[1]
+    assert (np.abs(plain - histories[0])[:, 0] > 1e-3).all()
 
 
 def test_what_is_mixed_was_seen_through_the_other_transforms_first():

@@ -6,15 +6,20 @@ import numpy as np
 import pytest
 
 from kdjax.config import load_preset
+from kdjax.data.augment import Mixup
 from kdjax.experiment import validate
+from kdjax.losses import SoftTarget
 from kdjax.models import NAMED
 from kdjax.models.summary import parameter_count
 from kdjax.presets import experiment_of
 from kdjax.training.state import adapter_shapes
 from tests.test_cli import ROOT
 
-CIFAR100 = str(ROOT / "configs" / "cifar100.py")
+CIFAR100, IMAGENET, PATIENT = (
+    str(ROOT / "configs" / f"{name}.py") for name in ("cifar100", "imagenet", "patient")
+)
 table = load_preset(CIFAR100).__globals__
+RECIPES = load_preset(IMAGENET).__globals__["RECIPES"]
 PAIRS, METHODS = table["PAIRS"], table["METHODS"]
 
 PARAMETERS = {
@@ -149,3 +154,50 @@ def test_every_row_of_the_table_has_a_number_or_a_dash_for_each_pair():
         assert len(cells) == len(PAIRS), name
         assert source in table["SOURCES"]
         assert all(cell == "-" or 50 < float(cell) < 80 for cell in cells)
+
+
+# --- ImageNet ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", RECIPES)
+def test_the_recipes_for_imagenet(method):
+    experiment, _, _ = experiment_of(IMAGENET, ["--method", method])
+    validate(experiment)
+    student, teacher = experiment.student, experiment.teacher
+    adapter_shapes(student.losses, student.model, teacher.model, (224, 224, 3))
+    assert (student.fit.epochs, student.fit.batch_size, student.fit.schedule.peak) == (
+        100,
+        512,
+        0.2,
+    )
+    assert (student.fit.optimizer.weight_decay, student.fit.optimizer.decay) == (1e-4, "all")
+    assert (experiment.published.teacher, experiment.published.baseline) == (73.31, 69.76)
+    assert 70 < experiment.published.student < 73
+
+
+# --- Patient and consistent --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", ["imagenet", "digits"])
+def test_the_patient_recipe_reads_no_label_and_mixes_every_image(data):
+    experiment, _, _ = experiment_of(PATIENT, ["--data", data])
+    validate(experiment)
+    assert experiment.data.name == ("digits" if data == "digits" else "tfds:imagenet2012")
+    assert [(type(term.loss), term.weight) for term in experiment.student.losses] == [
+        (SoftTarget, 1)
+    ]
+    assert experiment.student.losses[0].loss.temperature == 1.0
+    assert experiment.data.augment[-1] == Mixup(alpha=1.0, probability=1.0)
+
+
+def test_the_patient_recipe_is_that_of_the_paper():
+    experiment, _, _ = experiment_of(PATIENT, [])
+    fit = experiment.student.fit
+    assert (fit.epochs, fit.batch_size, fit.clip_norm) == (1200, 4096, 1.0)
+    steps_per_epoch = 1_281_167 * 0.98 / 4096
+    rate = fit.schedule.schedule(steps_per_epoch, round(1200 * steps_per_epoch))
+    rates = [float(rate(step)) for step in (2500, 5000)]
+    np.testing.assert_allclose(rates, [0.015, 0.03], rtol=1e-3)
+    # Decay is times the rate here, and was times the share of its peak in the authors' code.
+    assert fit.optimizer.weight_decay * 0.03 == pytest.approx(3e-4)
+    assert (experiment.published.student, experiment.published.teacher) == (82.8, 83.0)
