@@ -23,7 +23,7 @@ from kdjax.training.parallel import Devices
 from kdjax.training.plan import Plan
 from kdjax.training.state import adapter_shapes
 
-RULES = {"last": "last epoch", "best": "best epoch on the test set; ours beside it is the last"}
+RULES = {"last": "last epoch", "best": "best epoch on the test set, ours beside it the last"}
 """Which epoch a published number belongs to."""
 
 
@@ -56,7 +56,7 @@ def comparison(summary: Mapping[str, Any]) -> Table:
     if any("agreement" in model["best"] for model in summary["models"].values()):
         notes.append("95 %: interval of best; agrees: answers as the teacher; ms: one image, here")
     if published:
-        notes.append(f"published: {RULES[published['rule']]}; {published['source']}")
+        notes.append(f"published: {published['source']}; {RULES[published['rule']]}")
     table.caption = "\n".join(notes)
     return table
 
@@ -97,7 +97,7 @@ def explain(experiment: Experiment) -> Iterator[Table | Text]:
     yield _schedule(runs, info.sizes["train"], devices)
     theirs = experiment.published
     if theirs is not None:
-        yield Text(f"published: {theirs.student:.2f}%, {RULES[theirs.rule]}; {theirs.source}")
+        yield Text(f"published: {theirs.student:.2f}%, {theirs.source}; {RULES[theirs.rule]}")
 
 
 def engineering(value: float) -> str:
