@@ -10,7 +10,7 @@ from kdjax.data.augment import Mixup
 from kdjax.experiment import validate
 from kdjax.losses import SoftTarget
 from kdjax.models import NAMED
-from kdjax.models.summary import parameter_count
+from kdjax.models.summary import output_shapes, parameter_count
 from kdjax.presets import experiment_of
 from kdjax.training.state import adapter_shapes
 from tests.test_cli import ROOT
@@ -65,6 +65,23 @@ def test_the_losses_of_a_cell_fit_its_networks(pair, method):
     experiment = cell(pair, method)
     student, teacher = experiment.student, experiment.teacher
     adapter_shapes(student.losses, student.model, teacher.model, (32, 32, 3))
+
+
+def test_mobilenet_is_looked_at_after_the_stages_of_the_benchmark():
+    experiment = cell("resnet50_cifar-mobilenet_v2_half", "at")
+    models = (experiment.student.model, experiment.teacher.model)
+    shapes = [output_shapes(model, (32, 32, 3)) for model in models]
+    taps = experiment.student.losses[1].loss.taps(*shapes)
+    sizes = [
+        tuple(s.features[n].shape[2:] for s, n in zip(shapes, tap, strict=True)) for tap in taps
+    ]
+    # Width and channels; RepDistiller's f1 to f4.
+    assert sizes == [
+        ((16, 12), (32, 256)),
+        ((8, 16), (16, 512)),
+        ((4, 48), (8, 1024)),
+        ((2, 160), (4, 2048)),
+    ]
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
