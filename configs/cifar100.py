@@ -16,6 +16,9 @@ is after its last epoch. To choose on other images, at the cost of some accuracy
 
     --data.train 'train[:90%]' --data.validation 'train[90%:]'
 
+Methods of two stages, `ab`, `ft` and `fsp`, put 30 epochs in front; their student alone has them
+too. `fsp` and `kdsvd` need networks of equal widths, and refuse others.
+
 Published numbers of other recipes than this one are marked so in their source.
 """
 
@@ -24,12 +27,32 @@ from typing import Annotated, Literal, NamedTuple
 from kdjax.data.augment import Flip, PadCrop
 from kdjax.experiment import Data, Experiment, Fit, Published, Student, Teacher
 from kdjax.losses import (
+    AB,
+    CC,
+    CRD,
+    CTKD,
+    DIST,
     DKD,
+    FSP,
+    FT,
+    ICKD,
+    KDSVD,
+    MLKD,
+    NST,
+    OFD,
+    PKT,
+    RKD,
+    SP,
+    SRRL,
+    VID,
     AttentionTransfer,
     CrossEntropy,
     FitNet,
     LogitStandardization,
     Ramp,
+    ReviewKD,
+    SemCKD,
+    SimKD,
     SoftTarget,
 )
 from kdjax.models import NAMED, Model
@@ -56,6 +79,15 @@ PAIRS = (
 """Teacher and student: of one kind, then of two kinds."""
 
 LABELS = Term(CrossEntropy())
+SOFT = Term(SoftTarget(temperature=4.0))
+
+FIRST = 30
+"""Epochs that come before the protocol's in methods of two stages."""
+STAGED = ("ab", "fsp", "ft")
+BEFORE = Ramp(start=1.0, stop=0.0, begin=FIRST, epochs=0.0)
+AFTER = Term(CrossEntropy(), 1.0, Ramp(begin=FIRST, epochs=0.0))
+# The paraphraser learns first, with weight one, and then the student, with the weight of the term.
+PARAPHRASED = Ramp(start=1 / 200, stop=1.0, begin=FIRST, epochs=0.0)
 
 
 def objectives(teacher: str, student: str) -> dict[str, tuple[Term, ...]]:
@@ -65,13 +97,40 @@ def objectives(teacher: str, student: str) -> dict[str, tuple[Term, ...]]:
     ours = ("stage2", "stage3", "stage5", "stage7") if mobile else ()
     theirs = ("stage1", "stage2", "stage3", "stage4") if mobile else ()
     second = ours[1] if mobile else "stage2"
+    stem = ("stem", "stage1", "stage2", "stage3", *(("stage4",) if "vgg" in student else ()))
+    review = REVIEW_WEIGHT.get(student, 5.0)
     return {
         "kd": (Term(CrossEntropy(), 0.1), Term(SoftTarget(temperature=4.0), 0.9)),
         "fitnet": (LABELS, Term(FitNet(stage=second, teacher_stage="stage2"), 100.0)),
         "at": (LABELS, Term(AttentionTransfer(stages=ours, teacher_stages=theirs), 1000.0)),
+        "sp": (LABELS, Term(SP(), 3000.0)),
+        "cc": (LABELS, Term(CC(), 0.02)),
+        "vid": (LABELS, Term(VID(stages=ours, teacher_stages=theirs), 1.0)),
+        "rkd": (LABELS, Term(RKD(), 1.0)),
+        "pkt": (LABELS, Term(PKT(), 30000.0)),
+        "ab": (AFTER, Term(AB(stages=ours, teacher_stages=theirs), 1.0, BEFORE)),
+        "ft": (AFTER, Term(FT(), 200.0, PARAPHRASED)),
+        "fsp": (AFTER, Term(FSP(stages=stem), 50.0, BEFORE)),
+        "nst": (LABELS, Term(NST(stages=ours, teacher_stages=theirs), 50.0)),
+        "crd": (LABELS, Term(CRD(), 0.8)),
+        "crd+kd": (LABELS, SOFT, Term(CRD(), 0.8)),
+        "kdsvd": (LABELS, Term(KDSVD(stages=ours, teacher_stages=theirs), 1.0)),
+        "ickd": (LABELS, Term(ICKD(), 2.5)),
+        "ofd": (LABELS, Term(OFD(stages=ours, teacher_stages=theirs), 0.001)),
+        "reviewkd": (LABELS, Term(ReviewKD(stages=ours, teacher_stages=theirs), review, Ramp())),
         "dkd": (LABELS, Term(DKD(beta=dkd_beta(teacher, student)), 1.0, Ramp())),
+        "dist": (LABELS, Term(DIST(), 1.0)),
         "ls": (Term(CrossEntropy(), 0.1), standardized(teacher, student)),
+        "ctkd": (Term(CrossEntropy(), 0.1), Term(CTKD(), 0.9)),
+        "mlkd": (Term(CrossEntropy(), 0.1), Term(MLKD(), 0.9)),
+        "srrl": (LABELS, SOFT, Term(SRRL(), 1.0)),
+        "semckd": (LABELS, SOFT, Term(SemCKD(stages=ours, teacher_stages=theirs), 400.0)),
+        "simkd": (Term(SimKD(), 1.0),),
     }
+
+
+REVIEW_WEIGHT = {"resnet20": 0.6, "resnet32": 1.0, "shuffle_v2": 8.0}
+"""Of ReviewKD by student, where it is not 5: as in the authors' commands."""
 
 
 def dkd_beta(teacher: str, student: str) -> float:
@@ -198,7 +257,9 @@ def config(
         ),
         teacher=Teacher(model=model(teacher), fit=fit(teacher), checkpoint="latest"),
         student=Student(
-            model=model(student), fit=fit(student), losses=objectives(teacher, student)[method]
+            model=model(student),
+            fit=fit(student, FIRST if method in STAGED else 0),
+            losses=objectives(teacher, student)[method],
         ),
         published=published(pair, method),
     )

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 
 from kdjax.data.augment import Flip, RandomResizedCrop
 from kdjax.experiment import Data, Experiment, Fit, Published, Student, Teacher
-from kdjax.losses import DKD, AttentionTransfer, CrossEntropy, Ramp, SoftTarget
+from kdjax.losses import CRD, DIST, DKD, AttentionTransfer, CrossEntropy, Ramp, ReviewKD, SoftTarget
 from kdjax.models import NAMED
 from kdjax.objective import Term
 from kdjax.optim import SGD, Steps
@@ -25,11 +25,16 @@ LABELS = Term(CrossEntropy())
 DKD_TERM = Term(DKD(beta=0.5, temperature=1.0), 1.0, Ramp(epochs=1))
 
 CRD_PAPER = ("last", "Tian et al., 2020, arXiv:1910.10699")
+REVIEW_PAPER = ("best", "Chen et al., 2021, arXiv:2104.09044")
+DIST_PAPER = ("best", "Huang et al., 2022, arXiv:2205.10536, and the authors' code")
 MDISTILLER = ("best", "Zhao et al., 2022, arXiv:2203.08679, and the authors' mdistiller")
 
 RECIPES = {
     "kd": ((Term(CrossEntropy(), 0.5), Term(SoftTarget(temperature=1.0), 0.5)), 71.03, *MDISTILLER),
     "at": ((LABELS, Term(AttentionTransfer(), 1000.0)), 70.70, *CRD_PAPER),
+    "crd": ((LABELS, Term(CRD(), 0.8)), 71.17, *CRD_PAPER),
+    "reviewkd": ((LABELS, Term(ReviewKD(), 1.0, Ramp(epochs=1))), 71.61, *REVIEW_PAPER),
+    "dist": ((LABELS, Term(DIST(temperature=1.0), 1.0)), 72.07, *DIST_PAPER),
     "dkd": ((LABELS, DKD_TERM), 71.70, *MDISTILLER),
 }
 """The objective of each method, its top-1 in per cent, which epoch that is of, and the source."""

@@ -1,7 +1,9 @@
 """The presets of the literature's tables: every cell builds, and says what was published."""
 
 import functools
+from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,9 +13,12 @@ from kdjax.experiment import validate
 from kdjax.losses import SoftTarget
 from kdjax.models import NAMED
 from kdjax.models.summary import output_shapes, parameter_count
+from kdjax.objective import Term, for_examples
+from kdjax.optim import SGD
 from kdjax.presets import experiment_of
 from kdjax.training.state import adapter_shapes
-from tests.test_cli import ROOT
+
+ROOT = Path(__file__).parent.parent
 
 CIFAR100, IMAGENET, PATIENT = (
     str(ROOT / "configs" / f"{name}.py") for name in ("cifar100", "imagenet", "patient")
@@ -45,6 +50,10 @@ SOME_CELLS = sorted(
 )
 
 
+UNEQUAL = {"wrn_40_2-wrn_40_1", *PAIRS[7:]}
+"""Pairs whose stages are not of equal widths."""
+
+
 @functools.cache
 def cell(pair, method):
     experiment, rest, _ = experiment_of(CIFAR100, ["--pair", pair, "--method", method])
@@ -64,7 +73,16 @@ def test_every_cell_obeys_the_rules(pair):
 def test_the_losses_of_a_cell_fit_its_networks(pair, method):
     experiment = cell(pair, method)
     student, teacher = experiment.student, experiment.teacher
-    adapter_shapes(student.losses, student.model, teacher.model, (32, 32, 3))
+    terms = for_examples(student.losses, 50_000)
+
+    def make():
+        return adapter_shapes(terms, student.model, teacher.model, (32, 32, 3))
+
+    if method in ("fsp", "kdsvd") and pair in UNEQUAL:
+        with pytest.raises(ValueError, match="equal widths"):
+            make()
+    else:
+        make()
 
 
 def test_mobilenet_is_looked_at_after_the_stages_of_the_benchmark():
@@ -110,19 +128,29 @@ def test_the_protocol(pair):
         (experiment.student.fit, 0.01 if pair.split("-")[1] in light else 0.05),
     ):
         assert (fit.epochs, fit.batch_size, fit.schedule.peak) == (240, 64, rate)
-        sgd = fit.optimizer
-        assert (sgd.momentum, sgd.nesterov, sgd.weight_decay, sgd.decay) == (
-            0.9,
-            False,
-            5e-4,
-            "all",
-        )
+        assert fit.optimizer == SGD(momentum=0.9, nesterov=False, weight_decay=5e-4, decay="all")
         per_epoch = 50_000 / 64
         follow = fit.schedule.schedule(per_epoch, round(240 * per_epoch))
         rates = [float(follow(round((epoch + 0.5) * per_epoch))) for epoch in (149, 150, 180, 210)]
         np.testing.assert_allclose(rates, [rate, rate / 10, rate / 100, rate / 1000], rtol=1e-5)
     assert experiment.teacher.checkpoint == "latest"
     assert experiment.data.train == "train"
+
+
+@pytest.mark.parametrize("method", ["ab", "ft", "fsp"])
+def test_a_method_of_two_stages_comes_before_the_protocol(method):
+    student = cell("vgg13-vgg8", method).student
+    assert student.fit.epochs == 270
+    assert student.fit.schedule.epochs == (180, 210, 240)
+    labels, term = student.losses
+    epochs = jnp.array([0.0, 29.9, 30.0, 269.0])
+    weights = np.array([labels.weight_at(epochs), term.weight_at(epochs)])
+    np.testing.assert_array_equal(weights[0], [0, 0, 1, 1])
+    if method == "ft":  # first its autoencoder, with weight one
+        np.testing.assert_allclose(weights[1], [1, 1, 200, 200])
+    else:
+        np.testing.assert_array_equal(weights[1], weights[1, 0] * np.array([1, 1, 0, 0]))
+    assert cell("vgg13-vgg8", method).teacher.fit.epochs == 240
 
 
 def test_weights_that_depend_on_the_pair():
@@ -132,6 +160,12 @@ def test_weights_that_depend_on_the_pair():
     assert dkd("resnet56-resnet20") == dkd("resnet110-resnet32") == 2.0
     assert dkd("wrn_40_2-wrn_16_2") == dkd("vgg13-vgg8") == dkd("vgg13-mobilenet_v2_half") == 6.0
     assert dkd("resnet32x4-resnet8x4") == dkd("wrn_40_2-shuffle_v1") == 8.0
+    review = [cell(pair, "reviewkd").student.losses[1] for pair in PAIRS]
+    weights = dict(zip(PAIRS, (term.weight for term in review), strict=True))
+    assert weights["resnet56-resnet20"] == 0.6
+    assert weights["resnet110-resnet32"] == 1.0
+    assert weights["resnet32x4-shuffle_v2"] == 8.0
+    assert weights["wrn_40_2-wrn_16_2"] == weights["wrn_40_2-shuffle_v1"] == 5.0
     assert cell("vgg13-vgg8", "ls").student.losses[1].loss.temperature == 3.0
     assert cell("wrn_40_2-wrn_40_1", "ls").student.losses[1].loss.temperature == 2.0
 
@@ -145,6 +179,10 @@ def test_weights_that_depend_on_the_pair():
         ("resnet110-resnet20", "dkd", 74.31, 69.06, 71.06, "best"),
         ("resnet110-resnet32", "dkd", 74.31, 71.14, 74.11, "best"),
         ("resnet32x4-resnet8x4", "ls", 79.42, 72.50, 76.62, "best"),
+        ("resnet32x4-resnet8x4", "simkd", 79.42, None, 78.08, "best"),
+        ("vgg13-vgg8", "crd+kd", 74.64, 70.36, 74.29, "last"),
+        ("resnet32x4-shuffle_v2", "reviewkd", 79.42, 71.82, 77.78, "best"),
+        ("wrn_40_2-wrn_16_2", "mlkd", 75.61, 73.26, 76.63, "best"),
         ("vgg13-vgg8", "fitnet", 74.64, 70.36, 71.02, "last"),
         ("vgg13-mobilenet_v2_half", "kd", 74.64, 64.60, 67.37, "last"),
         ("resnet50_cifar-mobilenet_v2_half", "kd", 79.34, 64.60, 67.35, "last"),
@@ -181,13 +219,11 @@ def test_the_recipes_for_imagenet(method):
     experiment, _, _ = experiment_of(IMAGENET, ["--method", method])
     validate(experiment)
     student, teacher = experiment.student, experiment.teacher
-    adapter_shapes(student.losses, student.model, teacher.model, (224, 224, 3))
-    assert (student.fit.epochs, student.fit.batch_size, student.fit.schedule.peak) == (
-        100,
-        512,
-        0.2,
-    )
-    assert (student.fit.optimizer.weight_decay, student.fit.optimizer.decay) == (1e-4, "all")
+    terms = for_examples(student.losses, 1_281_167)
+    adapter_shapes(terms, student.model, teacher.model, (224, 224, 3))
+    fit = student.fit
+    assert (fit.epochs, fit.batch_size, fit.schedule.peak) == (100, 512, 0.2)
+    assert (fit.optimizer.weight_decay, fit.optimizer.decay) == (1e-4, "all")
     assert (experiment.published.teacher, experiment.published.baseline) == (73.31, 69.76)
     assert 70 < experiment.published.student < 73
 
@@ -200,10 +236,7 @@ def test_the_patient_recipe_reads_no_label_and_mixes_every_image(data):
     experiment, _, _ = experiment_of(PATIENT, ["--data", data])
     validate(experiment)
     assert experiment.data.name == ("digits" if data == "digits" else "tfds:imagenet2012")
-    assert [(type(term.loss), term.weight) for term in experiment.student.losses] == [
-        (SoftTarget, 1)
-    ]
-    assert experiment.student.losses[0].loss.temperature == 1.0
+    assert experiment.student.losses == (Term(SoftTarget(temperature=1.0)),)
     assert experiment.data.augment[-1] == Mixup(alpha=1.0, probability=1.0)
 
 
