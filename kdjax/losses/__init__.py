@@ -7,8 +7,8 @@ from kdjax.losses.byot import BYOT as BYOT
 from kdjax.losses.contrastive_queue import ContrastiveQueue as ContrastiveQueue
 from kdjax.losses.crd import CRD as CRD
 from kdjax.losses.cross_entropy import CrossEntropy as CrossEntropy
-from kdjax.losses.cwd import CWD as CWD
 from kdjax.losses.ctkd import CTKD as CTKD
+from kdjax.losses.cwd import CWD as CWD
 from kdjax.losses.distillation_token import DistillationToken as DistillationToken
 from kdjax.losses.dkd import DKD as DKD
 from kdjax.losses.dml import DML as DML
@@ -21,16 +21,16 @@ from kdjax.losses.kdsvd import KDSVD as KDSVD
 from kdjax.losses.logit_mse import LogitMSE as LogitMSE
 from kdjax.losses.logit_standardization import LogitStandardization as LogitStandardization
 from kdjax.losses.mgd import MGD as MGD
-from kdjax.losses.ofd import OFD as OFD
-from kdjax.losses.ofa import OFA as OFA
 from kdjax.losses.nst import NST as NST
+from kdjax.losses.ofa import OFA as OFA
+from kdjax.losses.ofd import OFD as OFD
 from kdjax.losses.ramp import Ramp as Ramp
 from kdjax.losses.review_kd import ReviewKD as ReviewKD
 from kdjax.losses.sem_ckd import SemCKD as SemCKD
 from kdjax.losses.soft_target import SoftTarget as SoftTarget
 from kdjax.losses.srrl import SRRL as SRRL
-from kdjax.losses.vid import VID as VID
 from kdjax.losses.tf_kd import TfKD as TfKD
+from kdjax.losses.vid import VID as VID
 from kdjax.losses.wsld import WSLD as WSLD
 
 Loss = (
