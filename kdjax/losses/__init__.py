@@ -4,11 +4,13 @@ from kdjax.losses.ab import AB as AB
 from kdjax.losses.attention_transfer import AttentionTransfer as AttentionTransfer
 from kdjax.losses.base import DistillationLoss as DistillationLoss
 from kdjax.losses.byot import BYOT as BYOT
+from kdjax.losses.cc import CC as CC
 from kdjax.losses.contrastive_queue import ContrastiveQueue as ContrastiveQueue
 from kdjax.losses.crd import CRD as CRD
 from kdjax.losses.cross_entropy import CrossEntropy as CrossEntropy
 from kdjax.losses.ctkd import CTKD as CTKD
 from kdjax.losses.cwd import CWD as CWD
+from kdjax.losses.dist import DIST as DIST
 from kdjax.losses.distillation_token import DistillationToken as DistillationToken
 from kdjax.losses.dkd import DKD as DKD
 from kdjax.losses.dml import DML as DML
@@ -24,10 +26,13 @@ from kdjax.losses.mgd import MGD as MGD
 from kdjax.losses.nst import NST as NST
 from kdjax.losses.ofa import OFA as OFA
 from kdjax.losses.ofd import OFD as OFD
+from kdjax.losses.pkt import PKT as PKT
 from kdjax.losses.ramp import Ramp as Ramp
 from kdjax.losses.review_kd import ReviewKD as ReviewKD
+from kdjax.losses.rkd import RKD as RKD
 from kdjax.losses.sem_ckd import SemCKD as SemCKD
 from kdjax.losses.soft_target import SoftTarget as SoftTarget
+from kdjax.losses.sp import SP as SP
 from kdjax.losses.srrl import SRRL as SRRL
 from kdjax.losses.tf_kd import TfKD as TfKD
 from kdjax.losses.vid import VID as VID
@@ -64,5 +69,10 @@ Loss = (
     | TfKD
     | BYOT
     | DistillationToken
+    | SP
+    | RKD
+    | PKT
+    | CC
+    | DIST
 )
 """Every loss a config file can name."""
