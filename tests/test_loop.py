@@ -13,7 +13,7 @@ import pytest
 from kdjax.data.augment import Flip, PadCrop
 from kdjax.evaluation.evaluate import make_evaluate
 from kdjax.experiment import Fit, Run, Runtime
-from kdjax.losses import CrossEntropy, Ramp
+from kdjax.losses import CrossEntropy, Ramp, SoftTarget
 from kdjax.objective import Term
 from kdjax.optim import SGD, AdamW, Constant, Cosine, Steps
 from kdjax.training.checkpoint import Checkpoints, digest
@@ -208,12 +208,37 @@ def plain(data_directory, digits, tmp_path_factory):
     return run, metric_lines(path)
 
 
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Fit)])
+OF_SEVERAL_TERMS = {"ema_teacher", "balance"}
+"""Fields that do nothing where there is one term, the task."""
+
+
+@pytest.mark.parametrize(
+    "name", [f.name for f in dataclasses.fields(Fit) if f.name not in OF_SEVERAL_TERMS]
+)
 def test_every_field_of_fit_changes_the_run(name, plain, digits, tmp_path):
     run, lines = plain
     changed = dataclasses.replace(run, fit=dataclasses.replace(run.fit, **{name: EFFECTS[name]}))
     run_it(changed, tmp_path / "teacher", digits)
     assert metric_lines(tmp_path / "teacher") != lines
+
+
+def test_balance_and_the_moving_average_as_teacher_reach_the_step(plain, digits, tmp_path):
+    run, _ = plain
+    fit = dataclasses.replace(run.fit, ema_decay=0.5, ema_teacher=True)
+    terms = (Term(CrossEntropy()), Term(SoftTarget(), 3.0))
+    lines = {}
+    for balance in (None, 2):
+        changed = dataclasses.replace(
+            run, losses=terms, fit=dataclasses.replace(fit, balance=balance)
+        )
+        path = tmp_path / f"{balance}"
+        run_it(changed, path, digits)
+        lines[balance] = [x for x in metric_lines(path) if x["kind"] == "train"]
+        felt = [x for x in metric_lines(path) if x["kind"] == "gradients"]
+        assert felt
+        assert set(felt[0]["student"]) == {"cross_entropy", "soft_target"}
+    assert {x["weights"]["soft_target"] for x in lines[None]} == {3.0}
+    assert len({x["weights"]["soft_target"] for x in lines[2]}) > 1
 
 
 @pytest.mark.parametrize(

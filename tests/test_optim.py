@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from kdjax.models import SmallCNN
-from kdjax.optim import SGD, AdamW, Constant, Cosine, Optimizer, Schedule, Steps, decay_mask
+from kdjax.optim import DOT, SGD, AdamW, Constant, Cosine, Optimizer, Schedule, Steps, decay_mask
 
 PER_EPOCH, STEPS = 5.0, 50
 
@@ -28,6 +28,10 @@ OTHER_VALUES = {
     (AdamW, "eps"): 0.1,
     (AdamW, "weight_decay"): 0.1,
     (AdamW, "decay"): "all",
+    (DOT, "momentum"): 0.5,
+    (DOT, "delta"): 0.01,
+    (DOT, "weight_decay"): 0.1,
+    (DOT, "decay"): "all",
     (Cosine, "peak"): 0.2,
     (Cosine, "warmup_epochs"): 2.0,
     (Cosine, "final"): 0.5,
@@ -42,6 +46,7 @@ OTHER_VALUES = {
 BASES = {
     SGD: SGD(weight_decay=0.01),
     AdamW: AdamW(weight_decay=0.01),
+    DOT: DOT(weight_decay=0.01),
     Cosine: Cosine(),
     Steps: Steps(epochs=(3.0, 6.0)),
     Constant: Constant(),
@@ -53,14 +58,15 @@ every_schedule = pytest.mark.parametrize("schedule", [Cosine(), Steps(epochs=(3,
 def quadratic_descent(optimizer, schedule, steps=STEPS):
     """The parameters after each step."""
     rate = schedule.schedule(PER_EPOCH, STEPS)
-    transform = optimizer.transform(rate)
+    transform = optax.with_extra_args_support(optimizer.transform(rate))
     as_array = lambda tree: {k: jnp.asarray(v) for k, v in tree.items()}  # noqa: E731
     start, curvature = as_array(START), as_array(CURVATURE)
 
     def step(carry, _):
         params, state = carry
         gradient = jax.tree.map(jnp.multiply, curvature, params)
-        updates, state = transform.update(gradient, state, params)
+        task = jax.tree.map(lambda g: 0.3 * g, gradient)  # for an optimizer that asks for it
+        updates, state = transform.update(gradient, state, params, task=task)
         params = optax.apply_updates(params, updates)
         return (params, state), params
 

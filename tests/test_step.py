@@ -1,5 +1,7 @@
 """The distributed step against one big batch written down by hand."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,12 @@ from kdjax.data.augment import PadCrop, augment
 from kdjax.data.pipeline import TrainingStream
 from kdjax.experiment import Data
 from kdjax.losses import (
+    CC,
+    CRD,
+    DIST,
+    PKT,
+    RKD,
+    SP,
     AttentionTransfer,
     CrossEntropy,
     FitNet,
@@ -17,10 +25,11 @@ from kdjax.losses import (
     SoftTarget,
 )
 from kdjax.objective import Term
-from kdjax.optim import SGD
+from kdjax.optim import DOT, SGD, Constant
 from kdjax.training.gradients import Remembered, terms_of
 from kdjax.training.parallel import Devices, fetch
 from kdjax.training.plan import Plan
+from kdjax.training.step import make_balance, make_probe
 from kdjax.types import Batch
 from tests.support import TINY, largest_difference, tiny_fit
 from tests.training import LOSSES, TEACHER, make_run, random_teacher, start, train
@@ -257,3 +266,110 @@ def test_a_batch_that_does_not_divide_is_refused_with_those_that_do():
         Devices(count=8).check_batch("fit.batch_size", 5)
     with pytest.raises(ValueError, match=r"runtime.devices: 9 asked for"):
         Devices(count=9)
+
+
+def test_the_probe_measures_each_terms_own_gradient(source, teacher):
+    """Against the step's own norm, for runs of one term each; and on any number of devices."""
+    losses = (Term(CrossEntropy(), 0.5), Term(FitNet(), 3.0))
+    run = make_run(losses=losses)
+    norms = [probed(run, source, teacher, devices) for devices in (1, 8)]
+    np.testing.assert_allclose(norms[0], norms[1], rtol=1e-4, atol=1e-7)
+    alone = make_run(losses=(Term(CrossEntropy()),))
+    _, history, _ = train(alone, source, teacher, steps=1)
+    np.testing.assert_allclose(norms[0][0, 0], history[0, 1], rtol=1e-5)
+    assert norms[0][1, 0] == 0, "the task has no adapter"
+    assert norms[0][1, 1] > 0
+
+
+def probed(run, source, teacher, count):
+    plan = Plan.of(run, TEACHER, len(source))
+    devices = Devices("pmap", count)
+    state, frozen = devices.replicate(start(run, plan)), devices.replicate(teacher)
+    batch = TrainingStream(source, 32, run.seed).batch(0, devices.rows(32))
+    probe = devices.spread(make_probe(plan), donate=False)
+    return fetch(probe(state, frozen, devices.split(batch)))
+
+
+def test_balanced_terms_pull_as_their_weights_say(source, teacher):
+    run = make_run(losses=(Term(CrossEntropy(), 1.0), Term(SoftTarget(), 2.0)))
+    plan = Plan.of(run, TEACHER, len(source))
+    devices = Devices("pmap", 2)
+    state, frozen = devices.replicate(start(run, plan)), devices.replicate(teacher)
+    batch = devices.split(TrainingStream(source, 32, run.seed).batch(0, devices.rows(32)))
+    norms, _ = probed(run, source, teacher, 1)
+    balanced = devices.spread(make_balance(plan), donate=True)(state, frozen, batch)
+    scales = fetch(balanced.scales)
+    pulls = norms * scales * np.array([1.0, 2.0])
+    np.testing.assert_allclose(pulls[1] / pulls[0], 2.0, rtol=1e-4)
+    assert scales[0] == 1
+
+
+def test_dot_gives_task_and_teacher_a_momentum_each(source, teacher):
+    """Its first step is SGD's; the second follows the formula, written down from gradients."""
+    fit = tiny_fit(batch_size=32, optimizer=DOT(momentum=0.8, delta=0.1, weight_decay=0.0))
+    run = make_run(fit=dataclasses.replace(fit, schedule=Constant(peak=0.1)))
+    apart = [make_run(fit=run.fit, losses=(term,)) for term in LOSSES]
+    plan = Plan.of(run, TEACHER, len(source))
+    stream = TrainingStream(source, 32, run.seed)
+    params, past = start(run, plan).params["student"], start(run, plan).stats
+    task = distil = jax.tree.map(np.zeros_like, params)
+    for step in range(2):
+        grads = []
+        for part in apart:
+            own = Plan.of(part, TEACHER, len(source))
+
+            def objective(student, own=own, past=past, step=step):
+                terms, new = jax.vmap(
+                    lambda b: terms_of(
+                        own,
+                        {"student": student, "adapters": {}},
+                        Remembered(past, {}),
+                        teacher,
+                        b,
+                        jax.random.key(0),
+                    ),
+                    axis_name="batch",
+                )(jax.tree.map(lambda x: x[None], stream.batch(step, np.arange(32))))
+                return own.terms[0].weight * terms.sum(), new
+
+            gradient, new = jax.grad(objective, has_aux=True)(params)
+            grads.append(gradient)
+        past = jax.tree.map(lambda x: x[0], new.stats)
+        task = jax.tree.map(lambda v, g: 0.7 * v + g, task, grads[0])
+        distil = jax.tree.map(lambda v, g: 0.9 * v + g, distil, grads[1])
+        params = jax.tree.map(lambda p, a, b: p - 0.1 * (a + b), params, task, distil)
+    for devices in (1, 8):
+        state, _, _ = train(run, source, teacher, ("pmap", devices), steps=2)
+        assert largest_difference(fetch(state.params["student"]), params) < 2e-6
+
+
+def test_the_moving_average_teaches(source):
+    """Without any other teacher; at first it is the student, so there is nothing to learn."""
+    fit = tiny_fit(batch_size=32, ema_decay=0.9, ema_teacher=True)
+    losses = (Term(CrossEntropy()), Term(SoftTarget()))
+    states = []
+    for devices in (1, 8):
+        state, history, _ = train(make_run(fit=fit, losses=losses), source, {}, ("pmap", devices))
+        states.append(fetch(state.params))
+        assert np.isfinite(history).all()
+        assert history[-1, 4] > 0
+    assert largest_difference(*states) < 5e-6
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        (Term(CrossEntropy()), Term(SP(), 100.0), Term(RKD()), Term(DIST())),
+        (Term(CrossEntropy()), Term(PKT(), 1000.0), Term(CC(), 0.02), Term(CRD(), 0.1)),
+    ],
+    ids=["sp-rkd-dist", "pkt-cc-crd"],
+)
+@pytest.mark.parametrize("slices", [1, 2])
+def test_losses_of_the_whole_batch_do_not_see_the_devices(losses, slices, source, teacher):
+    run = make_run(losses=losses, fit=tiny_fit(batch_size=32, accumulate=slices))
+    states = [train(run, source, teacher, ("pmap", n), steps=2)[0] for n in (1, 8)]
+    for leaf in jax.tree.leaves(states[1]):
+        shards = [np.asarray(shard.data) for shard in leaf.addressable_shards]
+        assert all(np.array_equal(shard, shards[0]) for shard in shards)
+    one, eight = (fetch((s.params, s.stats, s.memory)) for s in states)
+    assert largest_difference(one, eight) < 5e-5

@@ -42,6 +42,7 @@ class BYOT(DistillationLoss):
     """Normalise the bottlenecks over the global batch."""
 
     needs_teacher: ClassVar[bool] = False
+    needs_one_label: ClassVar[bool] = True
 
     def check(self) -> None:
         """A share, a weight and a positive temperature."""

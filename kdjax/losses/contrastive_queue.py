@@ -35,6 +35,7 @@ class ContrastiveQueue(DistillationLoss):
     """Dimensions that both embeddings are projected to."""
 
     whole_batch: ClassVar[bool] = True
+    needs_one_label: ClassVar[bool] = True
 
     def check(self) -> None:
         """There is something to compare with, at a positive temperature."""

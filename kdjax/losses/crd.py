@@ -53,6 +53,7 @@ class CRD(DistillationLoss):
     """Look for negatives in so many rows, drawn anew in each step; None: in all."""
 
     whole_batch: ClassVar[bool] = True
+    needs_one_label: ClassVar[bool] = True
 
     def check(self) -> None:
         """There is something to compare with, at a positive temperature."""

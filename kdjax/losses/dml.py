@@ -34,6 +34,7 @@ class DML(DistillationLoss):
     """Sum (code) or mean (paper) of the divergences from the other members."""
 
     needs_teacher: ClassVar[bool] = False
+    needs_one_label: ClassVar[bool] = True
 
     def __call__(
         self, student: Outputs, teacher: Outputs | None, batch: Batch

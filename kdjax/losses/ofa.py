@@ -1,6 +1,6 @@
 """One for all, across architectures (Hao et al., 2023, arXiv:2310.19444)."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -33,6 +33,8 @@ class OFA(DistillationLoss):
 
     Usual weight: 1, beside the labels, and eps from 1 to 1.5 by pair.
     """
+
+    needs_one_label: ClassVar[bool] = True
 
     stages: tuple[str, ...] = ()
     """Stages of the student with an exit; empty: all."""

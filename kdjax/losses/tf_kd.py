@@ -29,6 +29,7 @@ class TfKD(DistillationLoss):
     """Divides the teacher's probabilities; positive."""
 
     needs_teacher: ClassVar[bool] = False
+    needs_one_label: ClassVar[bool] = True
 
     def check(self) -> None:
         """A probability, and a positive temperature."""

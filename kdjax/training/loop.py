@@ -18,6 +18,7 @@ from kdjax.data.sources import DataInfo, Source
 from kdjax.experiment import Run, Runtime
 from kdjax.models import Model
 from kdjax.models.summary import parameter_count
+from kdjax.objective import term_names
 from kdjax.training.checkpoint import Checkpoints
 from kdjax.training.log import MetricLog, Reporter
 from kdjax.training.parallel import IN_FLIGHT, Devices, fetch
@@ -31,7 +32,8 @@ from kdjax.training.state import (
     initial_state,
     initial_variables,
 )
-from kdjax.training.step import make_train_step
+from kdjax.training.step import make_balance, make_probe, make_train_step
+from kdjax.training.watch import complaints
 from kdjax.types import Batch, Variables
 
 
@@ -123,6 +125,11 @@ class Fitting:
         )
         self.log: MetricLog | None = None
         self.pending: deque[tuple[int, jax.Array]] = deque()
+        self.weights: dict[str, float] = {}
+        """Of each term, in the last step that was looked at."""
+        self.adapted: tuple[str, ...] = ()
+        """Terms with an adapter."""
+        self.warned: set[str] = set()
         self.speed = Speedometer(fit.batch_size)
         self.started, self.seconds_before = time.monotonic(), 0.0
 
@@ -130,6 +137,7 @@ class Fitting:
         """Resume or begin, train, and mark the run finished."""
         host_state = self._resume() if agree(bool(self.checkpoints.steps())) else self._begin(start)
         first = int(host_state.step)
+        self.adapted = tuple(host_state.params["adapters"])
         if first:
             self.seconds_before = float(self.checkpoints.meta(first)["seconds"])
         if self.job.writes:
@@ -199,8 +207,13 @@ class Fitting:
         devices = self.job.devices
         teacher = devices.replicate(self.teacher.variables) if self.teacher else None
         train_step = devices.spread(make_train_step(self.plan), donate=True)
+        probe = devices.spread(make_probe(self.plan), donate=False)
+        balance = devices.spread(make_balance(self.plan), donate=True)
+        every = self.run.fit.balance
         for step, batch in enumerate(prefetch(self._batches(first)), start=first + 1):
             with jax.transfer_guard("disallow"):
+                if every and (step - 1) % every == 0:
+                    state = balance(state, teacher, batch)
                 state, metrics = train_step(state, teacher, batch)
                 self.pending.append((step, metrics))
                 while len(self.pending) > IN_FLIGHT:
@@ -208,6 +221,8 @@ class Fitting:
             saved = step in self.validations
             if saved:
                 self._save(state, step, self._validated(state, step))
+                if len(self.plan.terms) > 1:
+                    self._felt(step, probe(state, teacher, batch))
             if self.job.stop():
                 if not saved:
                     self._save(state, step, {})
@@ -237,6 +252,7 @@ class Fitting:
         weights = {
             k.removeprefix("weight/"): v for k, v in named.items() if k.startswith("weight/")
         }
+        self.weights = weights
         line = {
             "epoch": step / self.plan.steps_per_epoch,
             **{k: named[k] for k in ("loss", "learning_rate", "gradient_norm")},
@@ -250,6 +266,28 @@ class Fitting:
     def _write(self, kind: str, step: int, line: Mapping[str, Any]) -> None:
         if self.log is not None:
             self.log.write(kind, step, line)
+
+    def _felt(self, step: int, norms: jax.Array) -> None:
+        """How hard each term pulls at the student and at its adapter; a warning is said once."""
+        names = term_names(self.plan.terms)
+        by_term = [
+            dict(zip(names, row.astype(float).tolist(), strict=True)) for row in fetch(norms)
+        ]
+        epoch = step / self.plan.steps_per_epoch
+        line = {"epoch": epoch, "student": by_term[0], "adapters": by_term[1]}
+        self._write("gradients", step, line)
+        pulls = {name: by_term[0][name] * self.weights[name] for name in names}
+        task = [
+            name
+            for name, term in zip(names, self.plan.terms, strict=True)
+            if not term.loss.needs_teacher
+        ]
+        adapters = {name: by_term[1][name] for name in self.adapted}
+        for name, text in complaints(task, pulls, adapters).items():
+            if name not in self.warned:
+                self.warned.add(name)
+                self.job.reporter.say(f"{self.run.role:<9} warning: {text}")
+                self._write("warning", step, {"epoch": epoch, "text": text})
 
     def _diverged(self, step: int, named: Mapping[str, float]) -> None:
         bad = [k for k, v in named.items() if not math.isfinite(v)]
