@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from kdjax.losses.base import DistillationLoss, Tap, require, require_teacher
-from kdjax.losses.connector import Connector
+from kdjax.losses.conv_norm import ConvNorm
 from kdjax.losses.stages import maps_before_relu, pair_stages, pool_to_common
 from kdjax.types import Batch, Outputs
 
@@ -54,7 +54,7 @@ class AB(DistillationLoss):
             f_s, f_t = pool_to_common(*maps_before_relu(student, teacher, tap))
             if f_s.shape[-1] != f_t.shape[-1]:
                 name = f"connector_{tap[0]}"
-                f_s = Connector(f_t.shape[-1], self.sync_batch_norm, name=name)(f_s)
+                f_s = ConvNorm(f_t.shape[-1], sync=self.sync_batch_norm, name=name)(f_s)
             side = jnp.where(f_t > 0, 1.0, -1.0)
             hinge = jnp.square(nn.relu(self.margin - side * f_s)).sum(axis=(1, 2, 3))
             # Each stage halves what the earlier ones count.

@@ -9,7 +9,7 @@ from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 
 from kdjax.losses.base import DistillationLoss, Tap, require_teacher, safe_sqrt
-from kdjax.losses.connector import Connector
+from kdjax.losses.conv_norm import ConvNorm
 from kdjax.losses.stages import maps_before_relu, pair_stages, pool_to_common
 from kdjax.types import AXIS, Batch, Outputs
 
@@ -60,7 +60,7 @@ class OFD(DistillationLoss):
         for tap in self.taps(student, teacher):
             f_s, f_t = pool_to_common(*maps_before_relu(student, teacher, tap))
             name = f"connector_{tap[0]}"
-            f_s = Connector(f_t.shape[-1], self.sync_batch_norm, name=name)(f_s)
+            f_s = ConvNorm(f_t.shape[-1], sync=self.sync_batch_norm, name=name)(f_s)
             gap = partial_distance(f_s, jnp.maximum(f_t, self._margin(f_t)))
             # Each stage halves what the earlier ones count.
             total = total / 2 + gap.sum(axis=(1, 2, 3))
