@@ -237,6 +237,7 @@ ENDS = {
     "ShuffleNetV1": nn.relu,
     "ShuffleNetV2": nn.relu,
     "RegNet": nn.relu,
+    "Ensemble": nn.relu,  # the stages of its first member, a ResNet
 }
 """What the stages of a family end with; those of the others are linear."""
 
