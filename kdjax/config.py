@@ -159,8 +159,8 @@ def _without_linen(cls: type) -> dict[str, Any]:
 
 
 def is_number_or(cls: Any) -> bool:
-    """A number, or something that computes one."""
-    kinds = get_args(cls) if get_origin(cls) in (Union, types.UnionType) else ()
+    """A number, or something that computes one; or perhaps neither."""
+    kinds = _members(cls) if get_origin(cls) in (Union, types.UnionType) else []
     return len(kinds) == 2 and float in kinds and any(map(dataclasses.is_dataclass, kinds))
 
 
@@ -173,9 +173,12 @@ def _number_or_unstructure(converter: cattrs.Converter) -> Callable[[Any], Calla
 
 def _number_or_structure(converter: cattrs.Converter) -> Callable[[Any], Callable[[Any, Any], Any]]:
     def factory(cls: Any) -> Callable[[Any, Any], Any]:
-        (other,) = (kind for kind in get_args(cls) if kind is not float)
+        (other,) = (kind for kind in _members(cls) if kind is not float)
+        optional = type(None) in get_args(cls)
 
         def structure(value: Any, _: Any) -> Any:
+            if value is None and optional:
+                return None
             return converter.structure(value, other if isinstance(value, dict) else float)
 
         return structure

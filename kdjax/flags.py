@@ -8,7 +8,7 @@ import itertools
 import textwrap
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import flax.linen as nn
 import tyro
@@ -56,7 +56,9 @@ def _flag_type(hint: Any, default: Any) -> Any:
     """What a flag sets: of a number or something that computes one, the kind the preset has."""
     if not is_number_or(hint):
         return hint
-    return type(default) if dataclasses.is_dataclass(default) else float
+    if dataclasses.is_dataclass(default):
+        return type(default)
+    return float | None if type(None) in get_args(hint) else float
 
 
 def _field_docstring(cls: type, name: str) -> str | None:
