@@ -16,7 +16,7 @@ class CWD(DistillationLoss):
     `p[c] = softmax(F[c] / T)` is over the pixels of channel `c`. Where the student has another
     number of channels than the teacher, a 1x1 convolution brings them there (in the authors' code
     with batch norm and ReLU behind it); the larger of two sizes is average-pooled to the smaller.
-    Usual weight: 3, for logits of segmentation, in the authors' script; none is known here for maps.
+    Usual weight: 3 for logits of segmentation (the authors' script); for maps none is known here.
     """
 
     stage: str = ""
