@@ -37,6 +37,7 @@ from kdjax.losses import (
     FT,
     ICKD,
     KDSVD,
+    MLKD,
     NST,
     OFD,
     PKT,
@@ -119,6 +120,7 @@ def objectives(teacher: str, student: str) -> dict[str, tuple[Term, ...]]:
         "dkd": (LABELS, Term(DKD(beta=dkd_beta(teacher, student)), 1.0, Ramp())),
         "dist": (LABELS, Term(DIST(), 1.0)),
         "ls": (Term(CrossEntropy(), 0.1), standardized(teacher, student)),
+        "mlkd": (Term(CrossEntropy(), 0.1), Term(MLKD(), 0.9)),
         "ctkd": (Term(CrossEntropy(), 0.1), Term(CTKD(), 0.9)),
         "srrl": (LABELS, SOFT, Term(SRRL(), 1.0)),
         "semckd": (LABELS, SOFT, Term(SemCKD(stages=ours, teacher_stages=theirs), 400.0)),
@@ -162,6 +164,7 @@ SOURCES = {
     "review": Source("Chen et al., 2021, arXiv:2104.09044; batch 128, rate 0.1, Nesterov", "best"),
     "dist": Source("Huang et al., 2022, arXiv:2205.10536", "best"),
     "ls": Source("Sun et al., 2024, arXiv:2403.01427, and the authors' code", "best"),
+    "mlkd": Source("Sun et al., 2024, arXiv:2403.01427; 480 epochs, two views an image", "best"),
     "simkd": Source("Chen et al., 2022, arXiv:2203.14001, and the authors' code", "best", True),
 }
 
@@ -191,6 +194,7 @@ dkd        -     -     -     71.06 -     -     -     -     -     -     -     -  
 dist       -     74.43 71.75 -     -     76.31 -     -     -     -     -     77.35 -     dist
 ls         76.11 74.37 71.43 71.48 74.17 76.62 74.36 68.61 69.02 -     -     75.56 -     ls
 ctkd       75.45 73.93 71.19 70.99 73.52 73.39 73.52 68.50 68.67 -     -     75.37 -     ls
+mlkd       76.63 75.35 72.19 71.89 74.11 77.08 75.18 70.57 71.04 -     -     78.44 -     mlkd
 srrl       -     -     -     -     -     75.39 -     -     -     -     -     -     -     simkd
 semckd     -     -     -     -     -     76.23 -     -     -     -     -     -     -     simkd
 """

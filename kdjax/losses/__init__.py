@@ -23,6 +23,7 @@ from kdjax.losses.kdsvd import KDSVD as KDSVD
 from kdjax.losses.logit_mse import LogitMSE as LogitMSE
 from kdjax.losses.logit_standardization import LogitStandardization as LogitStandardization
 from kdjax.losses.mgd import MGD as MGD
+from kdjax.losses.mlkd import MLKD as MLKD
 from kdjax.losses.nst import NST as NST
 from kdjax.losses.ofa import OFA as OFA
 from kdjax.losses.ofd import OFD as OFD
@@ -66,6 +67,7 @@ Loss = (
     | CRD
     | ContrastiveQueue
     | CTKD
+    | MLKD
     | TfKD
     | BYOT
     | DistillationToken

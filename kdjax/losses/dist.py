@@ -11,29 +11,38 @@ from kdjax.losses.base import (
     require,
     require_teacher,
     require_temperature,
+    safe_sqrt,
     unit,
 )
 from kdjax.losses.ramp import Ramp, at
 from kdjax.types import Batch, Outputs
 
+GUARD = 1e-8
+"""The authors' addition to the denominator, which stills what hardly varies."""
+
 
 class DIST(DistillationLoss):
-    """`T² (beta inter + gamma intra)`: probabilities need only be correlated with the teacher's.
+    """`T² (beta · inter + gamma · intra)` of the probabilities `p = softmax(z / T)`.
 
-    With `p = softmax(z / T)` and Pearson's correlation r,
+    - inter: `1 - r(p_s, p_t)` along the classes of an example, averaged over examples: which
+      classes it resembles;
+    - intra: `1 - r` along the examples for a class, averaged over classes: which examples
+      resemble the class.
 
-    - inter: the mean over examples of `1 - r` along the classes;
-    - intra: the mean over classes of `1 - r` along the examples of the global batch.
+    `r` is Pearson's correlation, with 1e-8 added to the product of the lengths of the two centred
+    vectors. It does not see how sure a network is, so the student need not be as sure as a strong
+    teacher. Where a temperature moves within a batch, intra is multiplied by the mean of its
+    squares.
 
-    What does not vary has no correlation: r is 0. Usual weight: 1.
+    Usual weight: 1; at T = 1 for ImageNet.
     """
 
     beta: float = 2.0
-    """Weight of inter."""
+    """Weight of the relation between the classes of an example."""
     gamma: float = 2.0
-    """Weight of intra."""
+    """Weight of the relation between the examples of a class."""
     temperature: float | Ramp = 4.0
-    """Divides both logits; positive. The authors have 1 for ImageNet."""
+    """Divides both logits; positive."""
 
     whole_batch: ClassVar[bool] = True
 
@@ -44,17 +53,25 @@ class DIST(DistillationLoss):
         require_temperature(self.temperature)
 
     def __call__(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Float[Array, ""]:
-        """Dimensionless, times T²."""
+        """Dimensionless, times T², of the whole batch."""
         teacher = require_teacher(self, teacher)
-        temperature = jnp.asarray(at(self.temperature, batch.epoch))
-        p_s, p_t = (jax.nn.softmax(out.logits / temperature) for out in (student, teacher))
-        inter = jnp.mean(jnp.ravel(temperature**2) * (1 - _correlation(p_s, p_t)))
-        intra = jnp.mean(temperature**2) * jnp.mean(1 - _correlation(p_s.T, p_t.T))
+        temperature = at(self.temperature, batch.epoch)
+        p_s = jax.nn.softmax(student.logits / temperature)
+        p_t = jax.nn.softmax(teacher.logits / temperature)
+        squared = jnp.ravel(temperature**2)
+        inter = jnp.mean(squared * unlike(p_s, p_t))
+        intra = jnp.mean(squared) * jnp.mean(unlike(p_s.T, p_t.T))
         return self.beta * inter + self.gamma * intra
 
 
-def _correlation(a: Float[Array, "n k"], b: Float[Array, "n k"]) -> Float[Array, " n"]:
-    """Pearson's, of each row."""
-    centred = (x - x.mean(axis=-1, keepdims=True) for x in (a, b))
-    u, v = (unit(x) for x in centred)
-    return jnp.sum(u * v, axis=-1)
+def unlike(a: Float[Array, "n m"], b: Float[Array, "n m"]) -> Float[Array, " n"]:
+    """`1 - <a, b> / (|a| |b| + 1e-8)` of centred rows."""
+    a, b = a - a.mean(axis=-1, keepdims=True), b - b.mean(axis=-1, keepdims=True)
+    product = _length(a) * _length(b)
+    # One less a number near one would be rounding: `1 - <u, v>` is half of `|u - v|²`.
+    apart = jnp.square(unit(a) - unit(b)).sum(axis=-1) / 2
+    return (product * apart + GUARD) / (product + GUARD)
+
+
+def _length(x: Array) -> Array:
+    return safe_sqrt(jnp.square(x).sum(axis=-1))

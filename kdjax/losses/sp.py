@@ -2,7 +2,6 @@
 
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -12,10 +11,13 @@ from kdjax.types import Batch, Outputs
 
 
 class SP(DistillationLoss):
-    """`mean over b² of (rownorm(G_s) - rownorm(G_t))²`, with `G = vec(F) vec(F)ᵀ`.
+    """What the teacher finds alike, the student finds alike.
 
-    Which examples of the global batch look alike, by the maps of one stage; rows have length one.
-    Maps may differ in every size. Usual weight: 3000.
+    `mean((G_s - G_t)²)` over all pairs of examples, where the rows of `G` are those of
+    `vec(F) vec(F)ᵀ`, divided by their Euclidean length: how much an example's map resembles that
+    of every other. The maps may be of any two sizes.
+
+    Usual weight: 3000.
     """
 
     stage: str = ""
@@ -30,16 +32,15 @@ class SP(DistillationLoss):
         return (pair_stage(self, student, teacher, self.stage, self.teacher_stage),)
 
     def __call__(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Float[Array, ""]:
-        """Dimensionless."""
+        """Dimensionless, of the whole batch."""
         teacher = require_teacher(self, teacher)
         (tap,) = self.taps(student, teacher)
-        g_s, g_t = (_similarities(f) for f in maps(student, teacher, tap))
-        return jnp.square(g_s - g_t).mean()
+        f_s, f_t = maps(student, teacher, tap)
+        return jnp.square(similarities(f_s) - similarities(f_t)).mean()
 
 
-def _similarities(features: Array) -> Float[Array, "b b"]:
-    flat = features.reshape(features.shape[0], -1)
-    # The largest activation goes first, so that no product leaves float32; it cancels in the norm.
-    peak = jax.lax.stop_gradient(jnp.abs(flat).max())
-    flat = flat / jnp.where(peak > 0, peak, 1.0)
-    return unit(jnp.matmul(flat, flat.T, precision="highest"))
+def similarities(features: Float[Array, "b h w c"]) -> Float[Array, "b b"]:
+    """Of each example to every other, as rows of length one."""
+    # A factor of the whole batch cancels in the rows, and keeps the products finite.
+    vectors = unit(features.ravel()).reshape(features.shape[0], -1)
+    return unit(jnp.matmul(vectors, vectors.T, precision="highest"))
