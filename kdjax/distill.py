@@ -26,10 +26,11 @@ from kdjax.evaluation.evaluate import make_evaluate
 from kdjax.evaluation.latency import latency_ms
 from kdjax.evaluation.load import Loaded, as_teacher, load
 from kdjax.evaluation.of_run import open_experiment_data, origin, verification_images
-from kdjax.experiment import Experiment, Run, TeacherReference, validate
+from kdjax.experiment import Experiment, Run, TeacherReference
 from kdjax.models.summary import Shape, flops, parameter_count
 from kdjax.objective import for_examples
 from kdjax.report.page import build, read_job
+from kdjax.rules import validate
 from kdjax.runs import baseline_run, student_run, teacher_run
 from kdjax.students.first_weights import first_weights
 from kdjax.training.log import Reporter

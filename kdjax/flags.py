@@ -15,9 +15,10 @@ import tyro
 from tyro import constructors
 
 from kdjax.config import LINEN_FIELDS, is_number_or
-from kdjax.experiment import Experiment, validate
+from kdjax.experiment import Experiment
 from kdjax.models import NAMED, Ensemble, Model
 from kdjax.presets import experiment_of, nearest
+from kdjax.rules import validate
 
 T = TypeVar("T")
 MODEL_FLAGS = ("teacher.model", "student.model")

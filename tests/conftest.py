@@ -25,6 +25,13 @@ set_up_compilation_cache()
 SPLITS = {"train": "train", "validation": "validation", "test": "test"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """Each program holds maps of memory, of which a process may have some 65,000, and then dies."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def data_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where this test process keeps its data sets."""

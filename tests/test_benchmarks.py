@@ -9,13 +9,13 @@ import pytest
 
 from kdjax.config import load_preset
 from kdjax.data.augment import Mixup
-from kdjax.experiment import validate
 from kdjax.losses import SoftTarget
 from kdjax.models import NAMED
 from kdjax.models.summary import output_shapes, parameter_count
 from kdjax.objective import Term, for_examples
 from kdjax.optim import SGD
 from kdjax.presets import experiment_of
+from kdjax.rules import validate
 from kdjax.training.state import adapter_shapes
 
 ROOT = Path(__file__).parent.parent

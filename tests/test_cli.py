@@ -9,9 +9,10 @@ from rich.console import Console
 from kdjax.cli import COMMANDS, main
 from kdjax.commands import ShowFlags
 from kdjax.config import to_json
-from kdjax.experiment import Experiment, validate
+from kdjax.experiment import Experiment
 from kdjax.flags import parse_with_preset, with_named_models
 from kdjax.presets import experiment_of, load_experiment
+from kdjax.rules import validate
 from kdjax.tables import comparison
 
 ROOT = Path(__file__).parent.parent

@@ -28,7 +28,6 @@ from kdjax.experiment import (
     Student,
     Teacher,
     TeacherReference,
-    validate,
 )
 from kdjax.losses import (
     DKD,
@@ -44,6 +43,7 @@ from kdjax.losses import (
 from kdjax.models import NAMED, Model, ResNet, SmallCNN, VisionModel
 from kdjax.objective import Term
 from kdjax.optim import AdamW, Constant, Optimizer, Schedule, Steps
+from kdjax.rules import validate
 
 PLAIN = Experiment(name="plain")
 
@@ -504,7 +504,8 @@ def test_rules_for_parts_that_are_not_used_do_not_apply():
 
 def test_validation_touches_no_device():
     program = (
-        "from kdjax.experiment import Experiment, validate\n"
+        "from kdjax.experiment import Experiment\n"
+        "from kdjax.rules import validate\n"
         "from kdjax.config import from_json, to_json\n"
         "validate(from_json(to_json(Experiment(name='x')), Experiment))\n"
         "import jax\n"

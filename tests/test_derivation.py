@@ -14,9 +14,10 @@ from kdjax.cli import main
 from kdjax.data.pipeline import first_batches
 from kdjax.derivation import derive_run
 from kdjax.evaluation.load import Loaded
-from kdjax.experiment import Derive, validate
+from kdjax.experiment import Derive
 from kdjax.models import NAMED, ResNet, SmallCNN
 from kdjax.models.summary import flops, parameter_count
+from kdjax.rules import validate
 from kdjax.students.derive import derive_within
 from kdjax.students.first_weights import first_weights
 from kdjax.students.gradients import loss_gradients

@@ -14,10 +14,11 @@ from hypothesis.extra.numpy import arrays
 
 from kdjax.cli import main
 from kdjax.config import from_json, to_json
-from kdjax.experiment import Experiment, Student, Teacher, validate
+from kdjax.experiment import Experiment, Student, Teacher
 from kdjax.flags import with_named_models
 from kdjax.models import Ensemble, ResNet, SmallCNN
 from kdjax.models.base import VisionModel
+from kdjax.rules import validate
 from kdjax.students.inherit import inherit
 from kdjax.students.recalibrate import recalibrate
 from kdjax.training.state import initial_variables

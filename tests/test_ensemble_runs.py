@@ -13,10 +13,11 @@ from kdjax.cli import main
 from kdjax.config import to_json
 from kdjax.data.sources import DataInfo
 from kdjax.distill import distill
-from kdjax.experiment import UNKNOWN, Student, Teacher, validate
+from kdjax.experiment import UNKNOWN, Student, Teacher
 from kdjax.losses import DML, CrossEntropy, SoftTarget
 from kdjax.models import Ensemble, SmallCNN
 from kdjax.objective import Term
+from kdjax.rules import validate
 from kdjax.training.run_directory import RunDirectory
 from kdjax.training.state import initial_variables
 from kdjax.training.untrained import write_untrained

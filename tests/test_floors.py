@@ -18,7 +18,7 @@ FLOORS = (
     {"losses"},
     {"objective"},
     {"config", "experiment"},
-    {"presets", "students"},
+    {"presets", "rules", "students"},
     {"runs"},
     {"training"},
     {"evaluation"},

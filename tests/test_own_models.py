@@ -18,9 +18,10 @@ from kdjax.cli import main
 from kdjax.config import from_dict, from_json, load_preset, to_dict, to_json
 from kdjax.distill import distill
 from kdjax.evaluation.load import load
-from kdjax.experiment import Derive, Experiment, Student, Teacher, validate
+from kdjax.experiment import Derive, Experiment, Student, Teacher
 from kdjax.models import NAMED, SmallCNN, VisionModel
 from kdjax.presets import load_experiment
+from kdjax.rules import validate
 from kdjax.runs import teacher_run
 from kdjax.students.torch_weights import from_torch, to_torch
 from kdjax.training.run_directory import RunDirectory, write_json

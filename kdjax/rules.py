@@ -1,0 +1,219 @@
+"""The rules an experiment must obey, checked before any device is touched."""
+
+import dataclasses
+import math
+from typing import Any, get_args
+
+from kdjax.data.augment import Flip, Mixup, PadCrop, RandomResizedCrop
+from kdjax.experiment import Data, Experiment, Fit, Runtime
+from kdjax.models import ConvNeXt, Ensemble, Model
+from kdjax.objective import Term
+from kdjax.optim import DOT, AdamW, Cosine, Optimizer, Steps
+
+
+def validate(experiment: Experiment) -> None:
+    """Raise ValueError for the first value that cannot work, naming field, value and remedy."""
+    _check_finite("", experiment)
+    _require("seed", experiment.seed, 0 <= experiment.seed < 2**32, "in [0, 2**32)")
+    data = experiment.data
+    _check_data(data)
+    checkpoint = experiment.teacher.checkpoint
+    known = checkpoint in ("best", "latest") or checkpoint.isdecimal()
+    _require("teacher.checkpoint", checkpoint, known, "best, latest or a step")
+    if experiment.teacher.run is None:
+        check_model("teacher.model", experiment.teacher.model)
+        _check_fit("teacher.fit", experiment.teacher.fit)
+        learns = experiment.teacher.fit.ema_teacher
+        _check_losses("teacher.losses", experiment.teacher.losses, data, has_teacher=learns)
+    if experiment.student.model is not None:
+        check_model("student.model", experiment.student.model)
+    else:
+        derive = experiment.student.derive
+        _require("student.derive.width", derive.width, 0 < derive.width <= 1, "in (0, 1]")
+        _require("student.derive.depth", derive.depth, 0 < derive.depth <= 1, "in (0, 1]")
+        least = 1 if derive.importance == "taylor" else 0
+        enough = derive.recalibrate >= least
+        _require("student.derive.recalibrate", derive.recalibrate, enough, f">= {least}")
+        for name in ("params", "flops"):
+            share = getattr(derive, name)
+            fits = share is None or 0 < share <= 1
+            _require(f"student.derive.{name}", share, fits, "in (0, 1], or None")
+        if derive.params is not None and derive.flops is not None:
+            raise ValueError("student.derive: params and flops are both set; give one of them.")
+    _check_fit("student.fit", experiment.student.fit)
+    taught = not experiment.student.fit.ema_teacher
+    _require("student.fit.ema_teacher", True, taught, "False: a student has a teacher already")
+    _check_losses("student.losses", experiment.student.losses, data, has_teacher=True)
+    for role in ("teacher", "baseline", "student") if experiment.published else ():
+        top1 = getattr(experiment.published, role)
+        fits = top1 is None or 1 < top1 <= 100
+        _require(f"published.{role}", top1, fits, "in per cent, above 1 and at most 100")
+    _check_runtime(experiment.runtime)
+
+
+def _require(name: str, value: object, holds: bool, remedy: str) -> None:
+    if not holds:
+        raise ValueError(f"{name}: {value!r} cannot work; it must be {remedy}.")
+
+
+def _check_finite(where: str, value: object) -> None:
+    """The comparisons below let infinities pass, and fields without a rule let NaN pass."""
+    if isinstance(value, float):
+        _require(where, value, math.isfinite(value), "a finite number")
+    elif isinstance(value, tuple):
+        for i, item in enumerate(value):
+            _check_finite(f"{where}.{i}", item)
+    elif dataclasses.is_dataclass(value):
+        for f in dataclasses.fields(value):
+            path = f"{where}.{f.name}" if where else f.name
+            _check_finite(path, getattr(value, f.name))
+
+
+def _check_data(data: Data) -> None:
+    known = data.name == "digits" or (data.name.startswith("tfds:") and len(data.name) > 5)
+    _require("data.name", data.name, known, "digits or tfds:NAME")
+    for i, transform in enumerate(data.augment):
+        where = f"data.augment.{i}"
+        if isinstance(transform, PadCrop):
+            _require(f"{where}.padding", transform.padding, transform.padding >= 0, ">= 0")
+        if isinstance(transform, Flip | Mixup):
+            p = transform.probability
+            _require(f"{where}.probability", p, 0 <= p <= 1, "in [0, 1]")
+        if isinstance(transform, RandomResizedCrop):
+            for name, most in (("scale", 1.0), ("ratio", math.inf)):
+                bounds = getattr(transform, name)
+                fits = len(bounds) == 2 and 0 < bounds[0] <= bounds[1] <= most
+                remedy = "two rising numbers in (0, 1]" if most == 1 else "two rising numbers > 0"
+                _require(f"{where}.{name}", bounds, fits, remedy)
+        if isinstance(transform, Mixup):
+            _require(f"{where}.alpha", transform.alpha, transform.alpha > 0, "positive")
+            if i + 1 < len(data.augment):
+                raise ValueError(f"{where}: Mixup comes last, and once; move it to the end.")
+
+
+MAY_BE_ZERO = ("inner", "squeezed", "expansions", "pools")
+"""Fields of networks whose zeros say that a layer is not there; all other counts start at one."""
+MAY_BE_EMPTY = ("dense", "inner", "squeezed")
+"""Fields of networks that say by being empty that layers are not there."""
+
+
+LENGTHS = {"widths": 1, "strides": 1, "kernels": 0, "expansions": 0, "hard_swish": 0}
+"""Fields of networks that hold a value for each stage, and how many more."""
+STEM = ("for", "for the stem and one for")
+
+
+def check_model(where: str, model: Model) -> None:
+    """Raise ValueError for the first field of a network that cannot work."""
+    _require(f"{where}.num_classes", model.num_classes, model.num_classes >= 2, "at least 2")
+    mean, std = model.mean, model.std
+    positive = all(s > 0 for s in std) and len(std) > 0
+    _require(f"{where}.std", std, positive, "positive, one value or one a channel")
+    fits = len(mean) == len(std) or (len(mean) > 0 and 1 in (len(mean), len(std)))
+    _require(f"{where}.mean", mean, fits, f"one value or as many as the {len(std)} of std")
+    try:
+        model.check()
+    except ValueError as error:
+        raise ValueError(f"{where}.{error}") from error
+    if isinstance(model, Ensemble):
+        for i, member in enumerate(model.members):
+            check_model(f"{where}.members.{i}", member)
+        return
+    if type(model) not in get_args(Model):
+        return  # what the fields of a user's own network mean is for that network to say
+    for f in dataclasses.fields(model):
+        value = getattr(model, f.name)
+        sizes = value if isinstance(value, tuple) else (value,)
+        if all(type(size) is int for size in sizes):
+            least = 0 if f.name in MAY_BE_ZERO else 1
+            fine = min(sizes, default=least if f.name in MAY_BE_EMPTY else -1) >= least
+            _require(f"{where}.{f.name}", value, fine, f"at least {least}")
+    blocks: tuple[int, ...] | None = getattr(model, "blocks", None)
+    for name, more in LENGTHS.items() if blocks else ():
+        values: tuple[Any, ...] | None = getattr(model, name, None)
+        if isinstance(model, ConvNeXt):
+            more = 0  # its stem is as wide as its first stage
+        if blocks and values is not None:
+            remedy = f"one value {STEM[more]} each of {len(blocks)} stages"
+            _require(f"{where}.{name}", values, len(values) == len(blocks) + more, remedy)
+
+
+def _check_fit(where: str, fit: Fit) -> None:
+    _require(f"{where}.epochs", fit.epochs, fit.epochs > 0, "positive")
+    _require(f"{where}.batch_size", fit.batch_size, fit.batch_size >= 1, "at least 1")
+    divides = fit.accumulate >= 1 and fit.batch_size % fit.accumulate == 0
+    _require(f"{where}.accumulate", fit.accumulate, divides, f"a divisor of {fit.batch_size}")
+    _require(f"{where}.eval_every", fit.eval_every, fit.eval_every > 0, "positive")
+    _require(f"{where}.schedule.peak", fit.schedule.peak, fit.schedule.peak > 0, "positive")
+    warmup = fit.schedule.warmup_epochs
+    _require(f"{where}.schedule.warmup_epochs", warmup, warmup >= 0, ">= 0")
+    if isinstance(fit.schedule, Steps):
+        drops, factor = fit.schedule.epochs, fit.schedule.factor
+        rising = all(a < b for a, b in zip((warmup, *drops), drops, strict=False))
+        _require(f"{where}.schedule.epochs", drops, rising, "rising, after the warm-up")
+        _require(f"{where}.schedule.factor", factor, factor > 0, "positive")
+    if isinstance(fit.schedule, Cosine):
+        final = fit.schedule.final
+        _require(f"{where}.schedule.final", final, 0 <= final <= 1, "in [0, 1]")
+    _check_optimizer(f"{where}.optimizer", fit.optimizer)
+    if fit.clip_norm is not None:
+        _require(f"{where}.clip_norm", fit.clip_norm, fit.clip_norm > 0, "positive, or None")
+    if fit.clip_norm is not None and isinstance(fit.optimizer, DOT):
+        raise ValueError(
+            f"{where}.clip_norm: DOT takes the gradient apart, which clipping would upset; "
+            "leave it None, or choose another optimizer."
+        )
+    if fit.ema_teacher and fit.ema_decay is None:
+        raise ValueError(
+            f"{where}.ema_teacher: there is no moving average; give {where}.ema_decay, such as "
+            "0.999."
+        )
+    if fit.balance is not None:
+        _require(f"{where}.balance", fit.balance, fit.balance >= 1, "at least 1, or None")
+    if fit.ema_decay is not None:
+        _require(f"{where}.ema_decay", fit.ema_decay, 0 < fit.ema_decay < 1, "in (0, 1), or None")
+
+
+def _check_optimizer(where: str, optimizer: Optimizer) -> None:
+    decay = optimizer.weight_decay
+    _require(f"{where}.weight_decay", decay, decay >= 0, ">= 0")
+    averages = ("b1", "b2") if isinstance(optimizer, AdamW) else ("momentum",)
+    for name in averages:
+        kept = getattr(optimizer, name)
+        _require(f"{where}.{name}", kept, 0 <= kept < 1, "in [0, 1)")
+    if isinstance(optimizer, AdamW):
+        _require(f"{where}.eps", optimizer.eps, optimizer.eps > 0, "positive")
+    if isinstance(optimizer, DOT):
+        room = min(optimizer.momentum, 1 - optimizer.momentum)
+        fits = 0 <= optimizer.delta < room
+        _require(f"{where}.delta", optimizer.delta, fits, f"in [0, {room:g})")
+
+
+def _check_losses(where: str, losses: tuple[Term, ...], data: Data, *, has_teacher: bool) -> None:
+    _require(where, losses, len(losses) > 0, "at least one term")
+    mixed = any(isinstance(transform, Mixup) for transform in data.augment)
+    for i, term in enumerate(losses):
+        _require(f"{where}.{i}.weight", term.weight, term.weight >= 0, ">= 0")
+        if term.schedule is not None:
+            term.schedule.check(f"{where}.{i}.schedule")
+        try:
+            term.loss.check()
+        except ValueError as error:
+            raise ValueError(f"{where}.{i}.loss.{error}") from error
+        if term.loss.needs_one_label and mixed:
+            raise ValueError(
+                f"{where}.{i}: {type(term.loss).__name__} needs one label an image, and Mixup in "
+                "data.augment gives two; leave out one of them."
+            )
+        if term.loss.needs_teacher and not has_teacher:
+            raise ValueError(
+                f"{where}.{i}: {type(term.loss).__name__} needs a teacher, and a teacher is "
+                "trained without one; use it in student.losses."
+            )
+
+
+def _check_runtime(runtime: Runtime) -> None:
+    for name in ("eval_batch_size", "log_every", "keep_latest", "keep_best"):
+        value = getattr(runtime, name)
+        _require(f"runtime.{name}", value, value >= 1, "at least 1")
+    if runtime.devices is not None:
+        _require("runtime.devices", runtime.devices, runtime.devices >= 1, "at least 1, or None")
