@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import tests.losses
 from kdjax.losses import DistillationLoss
 from kdjax.models import Model
 from kdjax.objective import Term
@@ -75,37 +78,83 @@ class Spec:
     """What it is trained in."""
 
 
+def specs() -> Iterator[Spec]:
+    """Of every loss: all files of tests are looked through."""
+    for module in pkgutil.iter_modules(tests.losses.__path__, "tests.losses."):
+        if module.name.startswith("tests.losses.test_"):
+            loaded = importlib.import_module(module.name)
+            yield from (v.spec for k, v in vars(loaded).items() if k.startswith("Test"))
+
+
+def value_and_formula(spec: Spec, loss: DistillationLoss) -> tuple[np.ndarray, np.ndarray]:
+    """Ours, and what the formula says."""
+    formula, _, params = _formula(spec, loss)
+    return np.asarray(value(loss, *example())), formula({}, params)
+
+
+def slopes_and_formula(
+    spec: Spec, loss: DistillationLoss
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """By all that the loss reads of the student, and by its parameters: ours, and the formula's."""
+    student, teacher, batch = example()
+    weights = np.array(1.0) if spec.kind.whole_batch else np.array([1.0, -2.0, 0.5, 3.0])
+    assert spec.kind.whole_batch or len(weights) == EXAMPLES
+
+    @jax.jit
+    @functools.partial(jax.grad, argnums=(0, 1))
+    def gradients(student, params):
+        return jnp.vdot(value(loss, student, teacher, batch, params), weights)
+
+    formula, s, params = _formula(spec, loss)
+    by_student, by_params = gradients(student, own_variables(loss).get("params", {}))
+    ours, ours_own = as_float64(by_student), flat_float64(by_params)
+    read = _read_by(spec, loss)
+    for name in ours.keys() - read:
+        assert not ours[name].any(), f"{name} has a slope: is it missing in reads?"
+    expected = finite_differences(
+        lambda moved: np.vdot(weights, formula(moved, params)), {n: s[n] for n in read}
+    )
+    moving = {name: array for name, array in params.items() if name not in spec.flat}
+    expected_own = finite_differences(
+        lambda moved: np.vdot(weights, formula({}, {**params, **moved})), moving
+    )
+    both = [(ours, expected), (ours_own, expected_own)]
+    return {name: (mine[name], slope) for mine, slopes in both for name, slope in slopes.items()}
+
+
+def _read_by(spec, loss):
+    taps = loss.taps(*example()[:2]) if spec.kind.needs_teacher else ()
+    read = ({ours for ours, _ in taps} or set(spec.reads)) | set(spec.also_reads)
+    if spec.before_relu:
+        return {f"before/{name}" if name in RECTIFIED else name for name in read}
+    return read
+
+
+def _formula(spec, loss):
+    """The formula with all but the student's outputs and the parameters filled in."""
+    student, teacher, batch = example()
+    variables = own_variables(loss)
+    fixed = {}
+    for collection in ("teacher", "memory", "batch_stats"):
+        fixed |= flat_float64(variables.get(collection, {}), f"{collection}/")
+    s, t = as_float64(student), as_float64(teacher)
+    params = flat_float64(variables.get("params", {}))
+    # Where the gradient is measured, what the loss holds constant stands still.
+    held = {f"{name} held": array for name, array in s.items()}
+    fixed |= {f"{name} held": array for name, array in params.items()}
+
+    def formula(moved, own):
+        labels = np.asarray(batch.label)
+        return spec.formula(loss, {**s, **held, **moved}, t, labels, {**fixed, **own})
+
+    return formula, s, params
+
+
 def contract(spec: Spec) -> type:
     """The tests, for a name that begins with `Test`."""
     kind = spec.kind
     default = next(iter(spec.cases.values()))
     every_case = pytest.mark.parametrize("loss", spec.cases.values(), ids=spec.cases)
-
-    def read_by(loss):
-        taps = loss.taps(*example()[:2]) if kind.needs_teacher else ()
-        read = ({ours for ours, _ in taps} or set(spec.reads)) | set(spec.also_reads)
-        if spec.before_relu:
-            return {f"before/{name}" if name in RECTIFIED else name for name in read}
-        return read
-
-    def measured(loss):
-        """The formula with all but the student's outputs and the parameters filled in."""
-        student, teacher, batch = example()
-        variables = own_variables(loss)
-        fixed = {}
-        for collection in ("teacher", "memory", "batch_stats"):
-            fixed |= flat_float64(variables.get(collection, {}), f"{collection}/")
-        s, t = as_float64(student), as_float64(teacher)
-        params = flat_float64(variables.get("params", {}))
-        # Where the gradient is measured, what the loss holds constant stands still.
-        held = {f"{name} held": array for name, array in s.items()}
-        fixed |= {f"{name} held": array for name, array in params.items()}
-
-        def formula(moved, own):
-            labels = np.asarray(batch.label)
-            return spec.formula(loss, {**s, **held, **moved}, t, labels, {**fixed, **own})
-
-        return formula, s, params
 
     class Contract:
         def test_the_first_case_are_the_defaults(self):
@@ -113,38 +162,12 @@ def contract(spec: Spec) -> type:
 
         @every_case
         def test_value_is_the_formula(self, loss):
-            formula, _, params = measured(loss)
-            agree(value(loss, *example()), formula({}, params))
+            agree(*value_and_formula(spec, loss))
 
         @every_case
         def test_gradient_is_the_slope_of_the_formula(self, loss):
-            student, teacher, batch = example()
-            weights = np.array(1.0) if kind.whole_batch else np.array([1.0, -2.0, 0.5, 3.0])
-            assert kind.whole_batch or len(weights) == EXAMPLES
-
-            @jax.jit
-            @functools.partial(jax.grad, argnums=(0, 1))
-            def gradients(student, params):
-                return jnp.vdot(value(loss, student, teacher, batch, params), weights)
-
-            formula, s, params = measured(loss)
-            by_student, by_params = gradients(student, own_variables(loss).get("params", {}))
-            ours, ours_own = as_float64(by_student), flat_float64(by_params)
-            read = read_by(loss)
-            expected = finite_differences(
-                lambda moved: np.vdot(weights, formula(moved, params)), {n: s[n] for n in read}
-            )
-            for name in s:
-                if name in read:
-                    agree(ours[name], expected[name])
-                else:
-                    assert not ours[name].any(), f"{name} has a slope: is it missing in reads?"
-            moving = {name: array for name, array in params.items() if name not in spec.flat}
-            expected = finite_differences(
-                lambda moved: np.vdot(weights, formula({}, {**params, **moved})), moving
-            )
-            for name in moving:
-                agree(ours_own[name], expected[name])
+            for ours, expected in slopes_and_formula(spec, loss).values():
+                agree(ours, expected)
 
         @every_case
         def test_float32_of_the_right_shape(self, loss):

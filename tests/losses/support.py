@@ -172,10 +172,17 @@ def finite_differences(function, arrays, step=6e-6):
     return gradients
 
 
-def agree(ours, expected, tolerance=1e-5):
-    ours, expected = np.asarray(ours, np.float64), np.asarray(expected)
+def error(ours, expected):
+    """The largest difference, in units of the largest number expected."""
+    ours, expected = np.asarray(ours, np.float64), np.asarray(expected, np.float64)
     assert ours.shape == expected.shape
-    assert np.abs(ours - expected).max(initial=0) <= tolerance * np.abs(expected).max(initial=0)
+    gap, size = (np.abs(x).max(initial=0) for x in (ours - expected, expected))
+    with np.errstate(divide="ignore"):  # infinite where nothing was expected
+        return gap / size if gap else 0.0
+
+
+def agree(ours, expected, tolerance=1e-5):
+    assert error(ours, expected) <= tolerance
 
 
 # --- What property tests draw ------------------------------------------------------------------

@@ -1,14 +1,11 @@
 """Laws that several losses obey, and what is true of the union."""
 
-import importlib
-import pkgutil
 import typing
 
 import numpy as np
 import pytest
 from hypothesis import given
 
-import tests.losses
 from kdjax.losses import (
     DKD,
     WSLD,
@@ -20,6 +17,7 @@ from kdjax.losses import (
     Loss,
     SoftTarget,
 )
+from tests.losses.contract import specs
 from tests.losses.support import (
     example,
     law,
@@ -44,11 +42,7 @@ LOGIT_LOSSES = [
 
 
 def test_every_loss_of_the_union_has_its_contract():
-    found = set()
-    for module in pkgutil.iter_modules(tests.losses.__path__, "tests.losses."):
-        loaded = importlib.import_module(module.name)
-        found |= {v.spec.kind for k, v in vars(loaded).items() if k.startswith("Test")}
-    assert found == set(typing.get_args(Loss))
+    assert {spec.kind for spec in specs()} == set(typing.get_args(Loss))
 
 
 @law
