@@ -28,7 +28,7 @@ def write_untrained(
         params={"student": variables["params"], "adapters": {}},
         stats={"student": variables.get("batch_stats", {}), "adapters": {}},
         memory={},
-        scales=jnp.ones(0),
+        scales=jnp.ones(1),  # an empty array cannot be written
         optimizer={},
         ema={},
     )
