@@ -5,10 +5,10 @@ was stopped anywhere goes on when the same command is given again.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
@@ -22,10 +22,12 @@ from kdjax.data.pipeline import first_batches
 from kdjax.data.sources import DataSet
 from kdjax.deploy.export import export
 from kdjax.evaluation.analysis import analyse
+from kdjax.evaluation.doubts import outdone
 from kdjax.evaluation.evaluate import make_evaluate
 from kdjax.evaluation.latency import latency_ms
 from kdjax.evaluation.load import Loaded, as_teacher, load
 from kdjax.evaluation.of_run import open_experiment_data, origin, verification_images
+from kdjax.evaluation.probe import Probe
 from kdjax.experiment import Experiment, Run, TeacherReference
 from kdjax.models.summary import Shape, flops, parameter_count
 from kdjax.objective import for_examples
@@ -51,8 +53,10 @@ def distill(experiment: Experiment, workdir: Path, command: str) -> dict[str, An
     """
     with _workshop(experiment, workdir) as shop:
         teacher = shop.teacher()
+        shop.probe(teacher)
         if experiment.baseline:
             shop.baseline(teacher)
+            shop.compare(teacher)
         student = shop.student(teacher)
         roles = (
             ("teacher", "baseline", "student") if experiment.baseline else ("teacher", "student")
@@ -105,6 +109,8 @@ class Workshop:
     workdir: Path
     dataset: DataSet
     job: Job
+    warnings: list[str] = field(default_factory=list)
+    """About the teacher, for the log of the student."""
 
     def check(self) -> None:
         """Refuse what would fail later: batches, and directories of other experiments."""
@@ -136,6 +142,18 @@ class Workshop:
         """What the student would be worth without its teacher."""
         self._fit(baseline_run(self.experiment, teacher.model, self.dataset.info.shape))
 
+    def probe(self, teacher: Loaded) -> None:
+        """Look at the teacher before anything learns from it; ValueError if it is no use."""
+        if not self._finished("student"):
+            self._warn(self._prober.doubts(teacher))
+
+    def compare(self, teacher: Loaded) -> None:
+        """Say so if the student alone is as good as the teacher."""
+        if not self._finished("student"):
+            probe, alone = self._prober, load(self.workdir / "baseline")
+            accuracies = probe.accuracy(teacher), probe.accuracy(alone)
+            self._warn(outdone(*accuracies, len(probe.images)))
+
     def student(self, teacher: Loaded) -> Loaded:
         """Distil."""
         shape = self.dataset.info.shape
@@ -155,7 +173,7 @@ class Workshop:
                 partial(first_batches, source, run.fit.batch_size, run.seed, count),
             )
 
-        self._fit(run, teacher, start)
+        self._fit(run, teacher, start, self.warnings)
         return load(self.workdir / "student")
 
     def test(self, role: str, teacher: Loaded) -> dict[str, Any]:
@@ -271,10 +289,11 @@ class Workshop:
         run: Run,
         teacher: Loaded | None = None,
         start: Callable[[Variables], Variables] = lambda fresh: fresh,
+        warnings: Sequence[str] = (),
     ) -> None:
         directory = RunDirectory(self.workdir / run.role)
         directory.check(run, self.dataset.info)
-        if agree(directory.result() is not None):
+        if self._finished(run.role):
             self.job.reporter.say(f"{run.role:<9} is finished already ({directory.path})")
             return
         self._pause()
@@ -294,7 +313,24 @@ class Workshop:
             validate=validation,
             teacher=teaching,
             start=start,
+            warnings=warnings,
         )
+
+    def _finished(self, role: str) -> bool:
+        return agree(RunDirectory(self.workdir / role).result() is not None)
+
+    @cached_property
+    def _prober(self) -> Probe:
+        source, batch_size = (
+            self.dataset.open("validation"),
+            self.experiment.runtime.eval_batch_size,
+        )
+        return Probe(source, self.job.devices, batch_size)
+
+    def _warn(self, texts: Sequence[str]) -> None:
+        for text in texts:
+            self.job.reporter.say(f"teacher   warning: {text}")
+        self.warnings += texts
 
     def _pause(self) -> None:
         if self.job.stop():

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Array
 
 from kdjax.data.pipeline import evaluation_batches, prefetch
 from kdjax.data.sources import Source
@@ -37,7 +38,7 @@ def make_evaluate(
         return jax.lax.psum(sums(logits, target, batch), AXIS)
 
     spread = devices.spread(on_device, donate=False)
-    size = -(-min(batch_size, len(source)) // devices.count) * devices.count
+    size = _global_size(source, devices, batch_size)
     rows = devices.rows(size)
     teacher_variables = devices.replicate(teacher.variables) if teacher else None
 
@@ -51,3 +52,26 @@ def make_evaluate(
         return summarise(jax.tree.map(lambda *xs: np.sum(xs, axis=0), *fetched))
 
     return evaluate
+
+
+def answers(
+    model: Model, variables: Variables, source: Source, devices: Devices, batch_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits and labels of every example, the same in every process; for a few thousand."""
+
+    def on_device(variables: Variables, _: None, batch: Batch) -> tuple[Array, Array, Array]:
+        found = (infer(model, variables, batch.image).logits, batch.label, batch.mask)
+        return jax.tree.map(lambda x: jax.lax.all_gather(x, AXIS, tiled=True), found)
+
+    spread = devices.spread(on_device, donate=False)
+    size = _global_size(source, devices, batch_size)
+    placed = devices.replicate(variables)
+    batches = map(devices.split, evaluation_batches(source, size, devices.rows(size)))
+    parts = in_flight(spread(placed, None, batch) for batch in batches)
+    logits, labels, mask = map(np.concatenate, zip(*map(fetch, parts), strict=True))
+    return logits[mask], labels[mask]
+
+
+def _global_size(source: Source, devices: Devices, batch_size: int) -> int:
+    """A batch no larger than the split, in equal parts for all devices."""
+    return -(-min(batch_size, len(source)) // devices.count) * devices.count

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -80,14 +80,16 @@ def fit(
     validate: Validate,
     teacher: Teaching | None = None,
     start: Callable[[Variables], Variables] = lambda fresh: fresh,
+    warnings: Sequence[str] = (),
 ) -> None:
     """Train until done, from wherever the directory stands; `result.json` has the final numbers.
 
-    `start` turns fresh weights into those the run begins with. Raises `Diverged` on a non-finite
-    loss and `Preempted` when asked to stop; both leave a checkpoint to go on from.
+    `start` turns fresh weights into those the run begins with. `warnings` were said before and are
+    logged. Raises `Diverged` on a non-finite loss and `Preempted` when asked to stop; both leave a
+    checkpoint to go on from.
     """
     directory.check(run, info)
-    fitting = Fitting(run, directory, info, source, job, validate, teacher)
+    fitting = Fitting(run, directory, info, source, job, validate, teacher, warnings)
     try:
         fitting.run_to_the_end(start)
     finally:
@@ -106,9 +108,10 @@ class Fitting:
         job: Job,
         validate: Validate,
         teacher: Teaching | None,
+        warnings: Sequence[str],
     ) -> None:
         self.run, self.directory, self.info, self.job = run, directory, info, job
-        self.validate, self.teacher = validate, teacher
+        self.validate, self.teacher, self.warnings = validate, teacher, warnings
         self.plan = Plan.of(run, teacher.model if teacher else None, len(source))
         fit = run.fit
         job.devices.check_batch(f"{run.role}.fit.batch_size", fit.batch_size, fit.accumulate)
@@ -143,6 +146,8 @@ class Fitting:
         if self.job.writes:
             events = self.directory.path / "events" if self.job.runtime.tensorboard else None
             self.log = MetricLog(self.directory.metrics, first, events)
+        for text in () if first else self.warnings:
+            self._write("warning", 0, {"epoch": 0.0, "text": text})
         self._announce()
         self.job.reporter.start(self.run.role, first, self.plan.steps)
         self._train(self.job.devices.replicate(host_state), first)
