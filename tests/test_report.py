@@ -471,6 +471,60 @@ def test_everything_from_outside_is_escaped(tmp_path: Path) -> None:
         assert page.text.lower().count(EVIL) >= 12
 
 
+def test_warnings_stand_near_the_top_each_once(tmp_path: Path, page: Page) -> None:
+    assert "Warnings" not in page.headings
+    job = write_job(tmp_path / "job")
+    for role, text in (("teacher", "t"), ("student", "the teacher is weak"), ("student", EVIL)):
+        line = {"kind": "warning", "step": 0, "epoch": 0.0, "text": text}
+        with (job / role / "metrics.jsonl").open("a") as file:
+            file.write(2 * f"{json.dumps(line)}\n")
+    page = page_of(job)
+    assert page.headings.index("Warnings") == 1
+    start = page.text.index("Warnings")
+    assert page.text[start:].startswith(
+        f"Warnings Teacher t Distilled student the teacher is weak Distilled student {EVIL}"
+    )
+    assert page.text.count("the teacher is weak") == 1
+    assert start < page.text.index("fewer parameters")
+    assert page.tags["script"] == 0
+
+
+def pulled(step: int, **norms: float) -> str:
+    line = {"kind": "gradients", "step": step, "epoch": step * 30 / 340, "student": norms}
+    return json.dumps(line | {"adapters": dict.fromkeys(norms, 0.0)}) + "\n"
+
+
+def test_how_hard_each_term_pulls_is_drawn_with_its_weight(tmp_path: Path) -> None:
+    job = write_job(tmp_path / "job")
+    with (job / "student/metrics.jsonl").open("a") as file:
+        file.write(pulled(20, cross_entropy=5.0, soft_target=7.0))
+        file.write(pulled(340, cross_entropy=3.0, soft_target=2.0, unknown=1.0))
+        file.write(pulled(341, cross_entropy=9.0))
+    pulls = read_history(job / "student/metrics.jsonl").pulls
+    assert pulls.keys() == {"cross_entropy", "soft_target"}
+    np.testing.assert_allclose(pulls["cross_entropy"].value, [0.5, 0.3])
+    np.testing.assert_allclose(pulls["soft_target"].value, [7 * 3 / 17, 1.8], rtol=1e-3)
+    page = page_of(job, job)
+    assert page.headings.count("How hard each term pulls at the distilled student") == 2
+    assert "at the end: 1: cross entropy 0.300, 2: soft target 1.80." in page.text
+    assert not [name for name, count in page.ids.items() if count > 1]
+
+
+def test_the_names_of_terms_that_pull_are_escaped(tmp_path: Path) -> None:
+    job = write_job(tmp_path / "job")
+    with (job / "student/metrics.jsonl").open("a") as file:
+        line = {"kind": "train", "step": 500, "epoch": 44, "weights": {EVIL: 1.0, "b": math.nan}}
+        file.write(json.dumps(line) + "\n")
+        file.write(pulled(500, **{EVIL: 1.0, "b": 1.0}))
+    assert "How hard each term" not in page_of(job).text  # of one there is nothing to compare
+    with (job / "student/metrics.jsonl").open("a") as file:
+        line["weights"]["b"] = 0.0
+        file.write(json.dumps(line) + "\n")
+    page = page_of(job)
+    assert f"1: {EVIL} 1.00, 2: b 0." in page.text
+    assert page.tags["script"] == 0
+
+
 def test_missing_parts_are_not_shown(tmp_path: Path) -> None:
     job = write_job(tmp_path / "job", roles=("teacher", "student"))
     change(job / "summary.json", "export", to=None)

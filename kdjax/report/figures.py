@@ -6,7 +6,7 @@ escaped. Nothing here touches pyplot.
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -34,10 +34,15 @@ COLOURS = {
 DASHES = {"teacher": "-", "baseline": (0, (4, 2)), "student": "-"}
 WIDTHS = {"teacher": 1.2, "baseline": 1.4, "student": 1.9}
 
+TERM_DASHES: Sequence[Any] = ("-", (0, (4, 2)), (0, (1.2, 1.4)), (0, (6, 2, 1.2, 2)))
+"""Of the terms of one network, in turn."""
+
 WIDTH, HEIGHT = 3.6, 2.35
 """Inches; a panel is as wide as a phone, so that its text stays readable there."""
 MARGIN = 0.5
 """Inches left of the axes, for the labels of ticks."""
+NUMBER = 0.13
+"""Inches that the number of a curve takes."""
 LOGARITHMIC = 100.0
 """Ratio of largest to smallest value from which a quantity is shown on a logarithmic axis."""
 
@@ -92,13 +97,31 @@ def curves(lines: Sequence[Line], *, key: str, share: bool = False, linear: bool
         axes = figure.add_subplot()
         for line in lines:
             _draw(axes, line)
-        if not linear and _spread([line.series for line in lines]) > LOGARITHMIC:
-            axes.set_yscale("log")
-            axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(FuncFormatter(_as_percent if share else _briefly))
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.set_xlabel("epoch")
-        axes.margins(x=0.01)
+        if not linear:
+            _perhaps_logarithmic(axes, lines)
+        _over_epochs(axes, _as_percent if share else _briefly)
+        return _inline(figure)
+
+
+def pulls(lines: Sequence[Line], *, key: str) -> Markup:
+    """Curves of one network over epochs, each dashed in its own way and with its number at the end.
+
+    Numbers, since the names of terms come from outside.
+    """
+    with _figure(key, right=0.2 + NUMBER * len(lines)) as figure:
+        axes = figure.add_subplot()
+        for i, (role, series) in enumerate(lines):
+            dash, colour = TERM_DASHES[i % len(TERM_DASHES)], COLOURS[role]
+            marker = "o" if len(series.value) < 2 else ""
+            axes.plot(*series, color=colour, linestyle=dash, lw=1.6, marker=marker, markersize=4)
+            last = (series.epoch[-1], series.value[-1])
+            if np.isfinite(last[1]):
+                off = (4 + 72 * NUMBER * i, -3)  # side by side: ends that meet stay readable
+                axes.annotate(
+                    str(i + 1), last, off, textcoords="offset points", color=COLOURS["ink"]
+                )
+        _perhaps_logarithmic(axes, lines)
+        _over_epochs(axes, _briefly)
         return _inline(figure)
 
 
@@ -168,7 +191,11 @@ def trade_off(points: Sequence[Point], *, key: str) -> Markup:
 
 @contextmanager
 def _figure(
-    key: str, height: float = HEIGHT, left: float = MARGIN, bottom: float = 0.42
+    key: str,
+    height: float = HEIGHT,
+    left: float = MARGIN,
+    bottom: float = 0.42,
+    right: float = 0.14,
 ) -> Iterator[Figure]:
     """A figure in the style of the page; the style ends with the block. All in inches.
 
@@ -177,7 +204,10 @@ def _figure(
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": key}):
         figure = Figure(figsize=(WIDTH, height))
         figure.subplots_adjust(
-            left=left / WIDTH, right=1 - 0.14 / WIDTH, bottom=bottom / height, top=1 - 0.08 / height
+            left=left / WIDTH,
+            right=1 - right / WIDTH,
+            bottom=bottom / height,
+            top=1 - 0.08 / height,
         )
         yield figure
 
@@ -196,6 +226,19 @@ def _draw(axes: Axes, line: Line) -> None:
         marker=marker,
         markersize=4,
     )
+
+
+def _perhaps_logarithmic(axes: Axes, lines: Sequence[Line]) -> None:
+    if _spread([line.series for line in lines]) > LOGARITHMIC:
+        axes.set_yscale("log")
+        axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _over_epochs(axes: Axes, label: Callable[[float, int | None], str]) -> None:
+    axes.yaxis.set_major_formatter(FuncFormatter(label))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.set_xlabel("epoch")
+    axes.margins(x=0.01)
 
 
 def _spread(series: Sequence[Series]) -> float:

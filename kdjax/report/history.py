@@ -39,6 +39,10 @@ class History(NamedTuple):
 
     train: Mapping[str, Series]
     validation: Mapping[str, Mapping[str, Series]]
+    pulls: Mapping[str, Series] = {}
+    """By term, the norm of its weighted gradient on the network."""
+    warnings: Sequence[str] = ()
+    """Each once, in the order in which they were logged."""
 
 
 def read_history(path: Path) -> History:
@@ -48,12 +52,23 @@ def read_history(path: Path) -> History:
     """
     train: dict[int, dict[str, float]] = {}
     validation: dict[str, dict[int, dict[str, float]]] = {}
+    gradients: dict[int, dict[str, float]] = {}
+    warnings: list[str] = []
     for line in _lines(path):
         if line.get("kind") == "train":
             train[line["step"]] = _flat(line)
         elif line.get("kind") == "validation":
             validation.setdefault(str(line.get("weights", "raw")), {})[line["step"]] = _flat(line)
-    return History(_columns(train), {name: _columns(rows) for name, rows in validation.items()})
+        elif line.get("kind") == "gradients":
+            gradients[line["step"]] = _flat(line)
+        elif line.get("kind") == "warning":
+            warnings.append(str(line.get("text", "")))
+    return History(
+        _columns(train),
+        {name: _columns(rows) for name, rows in validation.items()},
+        _columns({step: _pulls(norms, train.get(step, {})) for step, norms in gradients.items()}),
+        list(dict.fromkeys(filter(None, warnings))),
+    )
 
 
 def thin(series: Series, points: int = POINTS) -> Curve:
@@ -95,6 +110,16 @@ def _flat(line: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
         elif isinstance(value, int | float):
             flat[prefix + name] = float(value)
     return flat
+
+
+def _pulls(norms: Mapping[str, float], line: Mapping[str, float]) -> dict[str, float]:
+    """Norms are logged without weights, which stand in the line of training of the same step."""
+    pulls = {name: norms[name] for name in ("step", "epoch") if name in norms}
+    for name, weight in line.items():
+        kind, _, term = name.partition(".")
+        if kind == "weights" and f"student.{term}" in norms:
+            pulls[term] = weight * norms[f"student.{term}"]
+    return pulls
 
 
 def _columns(rows: Mapping[int, Mapping[str, float]]) -> dict[str, Series]:

@@ -58,6 +58,7 @@ def _view(job: JobData, key: str, limit: int) -> dict[str, Any]:
         "headline": words.headline(job),
         "comparison": words.comparison(job),
         "published": words.published(job),
+        "warnings": sections.warnings(job),
         "tiles": tables.tiles(job),
         "intervals": _intervals(job, key),
         "roles": tables.roles(job),

@@ -93,6 +93,16 @@ class Example(NamedTuple):
     """Role, class, probability, whether it is right."""
 
 
+def warnings(job: JobData) -> list[tuple[str, str]]:
+    """Role and text of all that the runs were warned of."""
+    return [
+        (role, text)
+        for role in ROLES
+        if role in job.histories
+        for text in job.histories[role].warnings
+    ]
+
+
 def data_facts(job: JobData) -> list[Fact]:
     """What was learnt from."""
     data = job.summary.data
@@ -142,6 +152,7 @@ def chapters(job: JobData, *, key: str) -> list[Chapter]:
                 *_train_panels(job, key, ["loss"]),
                 *_train_panels(job, key, terms),
                 *_train_panels(job, key, moving, linear=True),
+                *_pull_panels(job, key),
             ],
         ),
         Chapter(
@@ -261,6 +272,26 @@ def _train_panels(
         if any(line.series.last is not None for line in lines):
             svg = figures.curves(lines, key=f"{key}-{name}", linear=linear)
             panels.append(_panel(_title(name), svg, lines, share=False))
+    return panels
+
+
+def _pull_panels(job: JobData, key: str) -> list[Panel]:
+    """How hard the terms of each network that has several pull at it."""
+    panels = []
+    for role in ROLES:
+        pulls = job.histories[role].pulls if role in job.histories else {}
+        felt = {term: series for term, series in pulls.items() if series.last is not None}
+        if len(felt) < 2:
+            continue
+        title = f"How hard each term pulls at the {NAMES[role].lower()}"
+        ends = [
+            f"{i}: {term.replace('_', ' ')} {number(series.last)}"
+            for i, (term, series) in enumerate(felt.items(), start=1)
+        ]
+        note = f"Norms of the weighted gradients; at the end: {', '.join(ends)}."
+        lines = [Line(role, series) for series in felt.values()]
+        svg = figures.pulls(lines, key=f"{key}-pulls-{role}")
+        panels.append(Panel(title, svg, f"{title} over the epochs. {note}", note))
     return panels
 
 
