@@ -74,14 +74,17 @@ def derive_run(
     shape = teacher.info.shape
     model = _model(teacher, how, latency)
     fresh = jax.device_get(initial_variables(model, shape, jax.random.key(0)))
-    variables: Variables = fresh
-    if how.inherit:
-        count = how.recalibrate if dataset is not None else 0
-        source = dataset.open("train") if dataset is not None else NOTHING
-        batches = partial(first_batches, source, BATCH_SIZE, 0, count)
-        variables = first_weights(
-            teacher.model, teacher.variables, model, fresh, how, shape, batches
-        )
+    count = how.recalibrate if dataset is not None else 0
+    source = dataset.open("train") if dataset is not None else NOTHING
+    variables = first_weights(
+        teacher.model,
+        teacher.variables,
+        model,
+        fresh,
+        how if how.inherit else None,
+        shape,
+        partial(first_batches, source, BATCH_SIZE, 0, count),
+    )
     student = dataclasses.replace(
         teacher, run=_student_run(teacher, model, how), variables=variables
     )

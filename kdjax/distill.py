@@ -160,9 +160,8 @@ class Workshop:
         run = student_run(self.experiment, teacher.model, shape, self._reference(teacher))
 
         def start(fresh: Variables) -> Variables:
-            if run.inherit is None:
-                return fresh
-            source, count = self.dataset.open("train"), run.inherit.recalibrate
+            source = self.dataset.open("train")
+            count = run.inherit.recalibrate if run.inherit else 0
             return first_weights(
                 teacher.model,
                 teacher.variables,

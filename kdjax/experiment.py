@@ -107,6 +107,8 @@ class Student:
     """The network; None: cut from the teacher as `derive` says."""
     derive: Derive = field(default_factory=Derive)
     """How the student is made from the teacher where `model` is None."""
+    reuse_classifier: bool = False
+    """Answer with the teacher's classifier over a projector, as SimKD does."""
     fit: Fit = field(default_factory=Fit)
     """How it is trained; the baseline trains the same way."""
     losses: tuple[Term, ...] = (Term(CrossEntropy(), 0.1), Term(SoftTarget(), 0.9))

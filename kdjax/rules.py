@@ -6,7 +6,8 @@ from typing import Any, get_args
 
 from kdjax.data.augment import Flip, Mixup, PadCrop, RandomResizedCrop
 from kdjax.experiment import Data, Experiment, Fit, Runtime
-from kdjax.models import ConvNeXt, Ensemble, Model
+from kdjax.losses import SimKD
+from kdjax.models import ConvNeXt, Ensemble, Model, ReusedClassifier
 from kdjax.objective import Term
 from kdjax.optim import DOT, AdamW, Cosine, Optimizer, Steps
 
@@ -25,6 +26,7 @@ def validate(experiment: Experiment) -> None:
         _check_fit("teacher.fit", experiment.teacher.fit)
         learns = experiment.teacher.fit.ema_teacher
         _check_losses("teacher.losses", experiment.teacher.losses, data, has_teacher=learns)
+        _check_projector("teacher.losses", experiment.teacher.losses, reuses=False)
     if experiment.student.model is not None:
         check_model("student.model", experiment.student.model)
     else:
@@ -43,7 +45,9 @@ def validate(experiment: Experiment) -> None:
     _check_fit("student.fit", experiment.student.fit)
     taught = not experiment.student.fit.ema_teacher
     _require("student.fit.ema_teacher", True, taught, "False: a student has a teacher already")
-    _check_losses("student.losses", experiment.student.losses, data, has_teacher=True)
+    student = experiment.student
+    _check_losses("student.losses", student.losses, data, has_teacher=True)
+    _check_projector("student.losses", student.losses, reuses=student.reuse_classifier)
     for role in ("teacher", "baseline", "student") if experiment.published else ():
         top1 = getattr(experiment.published, role)
         fits = top1 is None or 1 < top1 <= 100
@@ -104,6 +108,11 @@ STEM = ("for", "for the stem and one for")
 
 def check_model(where: str, model: Model) -> None:
     """Raise ValueError for the first field of a network that cannot work."""
+    if isinstance(model, ReusedClassifier):
+        raise ValueError(
+            f"{where}: a ReusedClassifier is made of a student and its teacher; name the student's "
+            "network, and set student.reuse_classifier=True."
+        )
     _require(f"{where}.num_classes", model.num_classes, model.num_classes >= 2, "at least 2")
     mean, std = model.mean, model.std
     positive = all(s > 0 for s in std) and len(std) > 0
@@ -208,6 +217,15 @@ def _check_losses(where: str, losses: tuple[Term, ...], data: Data, *, has_teach
             raise ValueError(
                 f"{where}.{i}: {type(term.loss).__name__} needs a teacher, and a teacher is "
                 "trained without one; use it in student.losses."
+            )
+
+
+def _check_projector(where: str, losses: tuple[Term, ...], *, reuses: bool) -> None:
+    for i, term in enumerate(losses):
+        if isinstance(term.loss, SimKD) and not reuses:
+            raise ValueError(
+                f"{where}.{i}: SimKD teaches a student that answers with its teacher's classifier; "
+                "set student.reuse_classifier=True, or choose another loss."
             )
 
 

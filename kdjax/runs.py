@@ -4,7 +4,8 @@ import functools
 
 from kdjax.experiment import Derive, Experiment, Run, Student, TeacherReference
 from kdjax.losses import CrossEntropy
-from kdjax.models import Model
+from kdjax.models import Ensemble, Model, ReusedClassifier
+from kdjax.models.reused_classifier import reusing
 from kdjax.models.summary import Shape, flops, parameter_count
 from kdjax.objective import Term
 from kdjax.students.derive import derive, derive_within
@@ -12,7 +13,15 @@ from kdjax.students.derive import derive, derive_within
 
 def student_model(student: Student, teacher: Model, shape: Shape) -> Model:
     """The student as named, or cut from the teacher, for images of `shape`."""
-    return student.model or _derived(student.derive, teacher, shape)
+    model = student.model or _derived(student.derive, teacher, shape)
+    if not student.reuse_classifier or isinstance(model, ReusedClassifier):
+        return model
+    if isinstance(model, Ensemble) or isinstance(teacher, Ensemble):
+        raise ValueError(
+            "student.reuse_classifier: an Ensemble has several classifiers; give it a single "
+            "network as teacher and as student."
+        )
+    return reusing(model, teacher, shape)
 
 
 @functools.cache  # a budget takes many traces, and every run of a job asks
@@ -42,12 +51,16 @@ def teacher_run(experiment: Experiment) -> Run:
 
 
 def baseline_run(experiment: Experiment, teacher: Model, shape: Shape) -> Run:
-    """The student's network and schedule, from fresh weights, on the labels alone."""
+    """The student's network and schedule, from fresh weights, on the labels alone.
+
+    Its classifier is its own.
+    """
+    model = student_model(experiment.student, teacher, shape)
     return Run(
         role="baseline",
         seed=experiment.seed,
         data=experiment.data,
-        model=student_model(experiment.student, teacher, shape),
+        model=model.network() if isinstance(model, ReusedClassifier) else model,
         losses=(Term(CrossEntropy()),),
         fit=experiment.student.fit,
     )

@@ -20,6 +20,7 @@ from kdjax.models import (
     Model,
     RegNet,
     ResNet,
+    ReusedClassifier,
     RowLSTM,
     ShuffleNetV1,
     ShuffleNetV2,
@@ -191,6 +192,18 @@ CASES = {
             "member1": (1, 1, 5),
         },
         6,
+    ),
+    "reused_classifier": Case(
+        ReusedClassifier(num_classes=5, backbone=RESNET, width=8),
+        {"stem": (10, 8, 4), "stage1": (10, 8, 4), "stage2": (5, 4, 6), "projected": (5, 4, 8)},
+        8,
+    ),
+    "reused_classifier_over_an_embedding": Case(
+        ReusedClassifier(
+            num_classes=5, backbone=SmallCNN(widths=(4, 6), hidden=10), width=7, relu=False
+        ),
+        {"stage1": (10, 8, 4), "stage2": (5, 4, 6), "projected": (1, 1, 7)},
+        7,
     ),
 }
 """The first case of a family is the one whose fields are changed one by one."""

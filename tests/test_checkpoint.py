@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kdjax.training.checkpoint import Checkpoints, digest
-from kdjax.training.state import TrainState
+from kdjax.training.state import TrainState, pack
 from tests.support import data_files, flip, largest_difference
 
 
@@ -15,11 +15,11 @@ def make_state(step: int, fill: float = 0.0, ema: bool = True) -> TrainState:
     kernel = rng.normal(size=(64, 32)).astype(np.float32) + np.float32(fill)
     params = {"student": {"dense": {"kernel": kernel}}, "adapters": {"fit_net": {"w": kernel[0]}}}
     stats = {"student": {"bn": {"mean": kernel[1]}}, "adapters": {}}
-    average = {"params": params["student"], "batch_stats": stats["student"]} if ema else {}
+    frozen = {"classifier": {"kernel": kernel[2]}}
+    average = pack(params["student"], stats["student"], frozen) if ema else {}
     moments = {"count": np.array(step, np.int32), "mu": kernel * 2}
-    return TrainState(
-        np.array(step, np.int32), params, stats, {}, np.ones(1, np.float32), moments, average
-    )
+    scales = np.ones(1, np.float32)
+    return TrainState(np.array(step, np.int32), params, stats, frozen, {}, scales, moments, average)
 
 
 def save(checkpoints: Checkpoints, step: int, top1: float | None = None) -> TrainState:

@@ -25,6 +25,7 @@ from kdjax.models import (
     Model,
     RegNet,
     ResNet,
+    ReusedClassifier,
     ShuffleNetV1,
     ShuffleNetV2,
     SmallCNN,
@@ -70,6 +71,11 @@ OTHER_VALUES = {
     "members": (SmallCNN(num_classes=5),),
     "weights": (3.0, 1.0),
     "weighting": "entropy",
+    "backbone": SmallCNN(widths=(4, 6), hidden=10),
+    "width": 9,
+    "size": (2, 2),
+    "factor": 4,
+    "relu": False,
 }
 """For every field, a value that is not the one of the first case of its network."""
 
@@ -187,7 +193,7 @@ def close(a, b, tolerance=1e-5):
 
 def test_every_network_of_the_union_has_a_case():
     assert {type(case.model) for case in CASES.values()} == set(FAMILIES)
-    assert {type(model) for model in NAMED.values()} == set(FAMILIES) - {Ensemble}
+    assert {type(model) for model in NAMED.values()} == set(FAMILIES) - {Ensemble, ReusedClassifier}
 
 
 @every_case
@@ -238,6 +244,7 @@ ENDS = {
     "ShuffleNetV2": nn.relu,
     "RegNet": nn.relu,
     "Ensemble": nn.relu,  # the stages of its first member, a ResNet
+    "ReusedClassifier": nn.relu,  # those of its backbone
 }
 """What the stages of a family end with; those of the others are linear."""
 
@@ -405,7 +412,7 @@ def test_reordering_channels_that_belong_together_changes_nothing(name):
 def test_all_but_the_first_block_of_a_stage_can_be_left_out(name):
     model = CASES[name].model
     shapes = variable_shapes(model, SHAPE)
-    later = re.compile(r"(member\d+/)?stage\d+_block[1-9]")
+    later = re.compile(r"((member\d+|network)/)?stage\d+_block[1-9]")
     first = {x: v for x, v in shapes.items() if not later.match("/".join(x[1:]))}
     assert first == variable_shapes(model.scaled(1.0, 0.01), SHAPE)
 

@@ -159,7 +159,8 @@ def test_no_gradient_reaches_the_teacher(source, teacher):
 
     def objective(params, frozen):
         terms, _ = jax.vmap(
-            lambda b: terms_of(plan, params, past, frozen, b, jax.random.key(0)), axis_name="batch"
+            lambda b: terms_of(plan, params, {}, past, frozen, b, jax.random.key(0)),
+            axis_name="batch",
         )(jax.tree.map(lambda x: x[None], batch))
         return terms.sum()
 
@@ -188,7 +189,7 @@ def test_accumulated_gradients_are_those_of_the_slices(source, teacher):
 
         def objective(params, past=past, piece=piece):
             terms, new = jax.vmap(
-                lambda b: terms_of(plan, params, past, teacher, b, jax.random.key(0)),
+                lambda b: terms_of(plan, params, {}, past, teacher, b, jax.random.key(0)),
                 axis_name="batch",
             )(piece)
             return jnp.dot(jnp.array([0.3, 0.7]), terms[0]), new
@@ -323,6 +324,7 @@ def test_dot_gives_task_and_teacher_a_momentum_each(source, teacher):
                     lambda b: terms_of(
                         own,
                         {"student": student, "adapters": {}},
+                        {},
                         Remembered(past, {}),
                         teacher,
                         b,

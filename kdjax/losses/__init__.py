@@ -32,6 +32,7 @@ from kdjax.losses.ramp import Ramp as Ramp
 from kdjax.losses.review_kd import ReviewKD as ReviewKD
 from kdjax.losses.rkd import RKD as RKD
 from kdjax.losses.sem_ckd import SemCKD as SemCKD
+from kdjax.losses.simkd import SimKD as SimKD
 from kdjax.losses.soft_target import SoftTarget as SoftTarget
 from kdjax.losses.sp import SP as SP
 from kdjax.losses.srrl import SRRL as SRRL
@@ -55,6 +56,7 @@ Loss = (
     | MGD
     | ReviewKD
     | SRRL
+    | SimKD
     | SemCKD
     | OFA
     | NST

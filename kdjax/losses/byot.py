@@ -10,8 +10,8 @@ from jaxtyping import Array, Float
 from kdjax.losses.base import DistillationLoss, require, require_temperature
 from kdjax.losses.cross_entropy import cross_entropy
 from kdjax.losses.ramp import Ramp, at
-from kdjax.losses.stages import stages
 from kdjax.models.base import kaiming_fan_out
+from kdjax.models.stages import stages
 from kdjax.types import AXIS, Batch, Outputs
 
 

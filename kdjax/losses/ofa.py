@@ -10,8 +10,9 @@ from jaxtyping import Array, Float
 from kdjax.losses.base import DistillationLoss, require, require_teacher, require_temperature
 from kdjax.losses.conv_norm import ConvNorm
 from kdjax.losses.ramp import Ramp, at
-from kdjax.losses.stages import chosen_stages, stages
+from kdjax.losses.stages import chosen_stages
 from kdjax.models.base import kaiming_fan_out
+from kdjax.models.stages import stages
 from kdjax.types import Batch, Labels, Outputs
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from kdjax.losses.base import DistillationLoss, require, require_teacher
 from kdjax.losses.conv_norm import ConvNorm
-from kdjax.losses.stages import stages
+from kdjax.models.stages import last_map
 from kdjax.types import Batch, Outputs
 
 
@@ -50,18 +50,9 @@ class SRRL(DistillationLoss):
         teacher = require_teacher(self, teacher)
         target = teacher.embedding.astype("float32")
         regressor = ConvNorm(target.shape[-1], sync=self.sync_batch_norm, name="regressor")
-        x = regressor(last_features(student))
+        x = regressor(last_map(student).astype("float32"))
         embedding = (nn.relu(x) if self.relu else x).mean(axis=(1, 2))
         answer = self.teacher_classifier(embedding, teacher)
         features = jnp.square(embedding - target).mean(axis=-1)
         logits = jnp.square(answer - teacher.logits).mean(axis=-1)
         return self.alpha * features + self.beta * logits
-
-
-def last_features(outputs: Outputs) -> Float[Array, "b h w c"]:
-    """The map that the embedding is pooled from; where there is none, the embedding as a pixel."""
-    embedding = outputs.embedding.astype("float32")
-    last = [outputs.features[name] for name in stages(outputs)[-1:]]
-    if last and last[0].shape[-1] == embedding.shape[-1]:
-        return last[0].astype("float32")
-    return embedding[:, None, None]

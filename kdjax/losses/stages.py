@@ -1,25 +1,13 @@
 """Which stages of student and teacher belong together, and how their maps are read."""
 
 import math
-import re
 
 from jaxtyping import Array, Float
 
 from kdjax.losses.base import DistillationLoss, Tap
 from kdjax.models.base import adaptive_pool
+from kdjax.models.stages import pixels, stages
 from kdjax.types import Outputs
-
-
-def stages(outputs: Outputs) -> tuple[str, ...]:
-    """The features named `stage1`, `stage2`, …; all, from large to small, if none is named so.
-
-    The order of the mapping says nothing: JAX sorts the keys of whatever it looks into.
-    """
-    numbers = {name: re.fullmatch(r"stage(\d+)", name) for name in outputs.features}
-    named = {name: int(match[1]) for name, match in numbers.items() if match}
-    if named:
-        return tuple(sorted(named, key=lambda name: named[name]))
-    return tuple(sorted(outputs.features, key=lambda name: (-_pixels(outputs, name), name)))
 
 
 def chosen_stages(
@@ -78,14 +66,10 @@ def _matched(student: Outputs, teacher: Outputs) -> tuple[Tap, ...]:
         return tuple(zip(ours, theirs, strict=True))
 
     def nearest(name: str) -> str:
-        size = _pixels(student, name)
-        return min(reversed(theirs), key=lambda t: abs(math.log(_pixels(teacher, t) / size)))
+        size = pixels(student, name)
+        return min(reversed(theirs), key=lambda t: abs(math.log(pixels(teacher, t) / size)))
 
     return tuple((name, nearest(name)) for name in ours)
-
-
-def _pixels(outputs: Outputs, name: str) -> int:
-    return math.prod(outputs.features[name].shape[1:3])
 
 
 def _require_stage(loss: DistillationLoss, who: str, name: str, outputs: Outputs) -> None:

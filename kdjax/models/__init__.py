@@ -10,6 +10,7 @@ from kdjax.models.mobilenet_v3 import MOBILENETS_V3, MobileNetV3
 from kdjax.models.network import Network
 from kdjax.models.regnet import REGNETS, RegNet
 from kdjax.models.resnet import RESNETS, ResNet
+from kdjax.models.reused_classifier import ReusedClassifier
 from kdjax.models.row_lstm import ROW_LSTMS, RowLSTM
 from kdjax.models.shufflenet_v1 import SHUFFLENETS_V1, ShuffleNetV1
 from kdjax.models.shufflenet_v2 import SHUFFLENETS_V2, ShuffleNetV2
@@ -18,7 +19,7 @@ from kdjax.models.vgg import VGG, VGGS
 from kdjax.models.vit import VITS, ViT
 from kdjax.models.wide_resnet import WIDE_RESNETS, WideResNet
 
-Model = Network | Ensemble
+Model = Network | Ensemble | ReusedClassifier
 """Every network a config file can name."""
 
 NAMED: dict[str, Model] = {
@@ -55,6 +56,7 @@ __all__ = [
     "Network",
     "RegNet",
     "ResNet",
+    "ReusedClassifier",
     "RowLSTM",
     "ShuffleNetV1",
     "ShuffleNetV2",

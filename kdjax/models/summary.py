@@ -20,14 +20,21 @@ Shape = tuple[int, int, int]
 
 
 def parameter_count(model: VisionModel, shape: Shape) -> int:
-    """How many numbers are trained; the running statistics of batch norm are not among them."""
-    leaves = jax.tree.leaves(_variables(model, shape)["params"])
+    """Of how many numbers it is made; the running statistics of batch norm are not among them."""
+    variables = abstract_variables(model, shape)
+    leaves = jax.tree.leaves((variables["params"], variables.get("frozen")))
     return sum(math.prod(leaf.shape) for leaf in leaves)
+
+
+def abstract_variables(model: VisionModel, shape: Shape) -> Variables:
+    """Every array of the network as a shape."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return jax.eval_shape(model.init, key, _image(shape))
 
 
 def variable_shapes(model: VisionModel, shape: Shape) -> dict[tuple[str, ...], tuple[int, ...]]:
     """Every array of the network by its path, `("params", "stem", "kernel")`."""
-    leaves = jax.tree_util.tree_leaves_with_path(_variables(model, shape))
+    leaves = jax.tree_util.tree_leaves_with_path(abstract_variables(model, shape))
     return {tuple(part.key for part in path): tuple(leaf.shape) for path, leaf in leaves}
 
 
@@ -37,7 +44,7 @@ def flops(model: VisionModel, shape: Shape) -> int:
     Counts convolutions and matrix products. As is usual, products with padding count;
     normalisation, activations and pooling do not.
     """
-    forward = jax.make_jaxpr(model.apply)(_variables(model, shape), _image(shape))
+    forward = jax.make_jaxpr(model.apply)(abstract_variables(model, shape), _image(shape))
     return 2 * _multiply_adds(forward.jaxpr)
 
 
@@ -57,17 +64,12 @@ def output_shapes(model: VisionModel, shape: Shape) -> Outputs:
         names.extend(outputs.features)  # JAX sorts the keys of whatever leaves a trace.
         return outputs
 
-    outputs = jax.eval_shape(forward, _variables(model, shape), _image(shape))
+    outputs = jax.eval_shape(forward, abstract_variables(model, shape), _image(shape))
     return outputs._replace(features={name: outputs.features[name] for name in names})
 
 
 def _image(shape: Shape) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((1, *shape), jnp.uint8)
-
-
-def _variables(model: VisionModel, shape: Shape) -> Variables:
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    return jax.eval_shape(model.init, key, _image(shape))
 
 
 def _multiply_adds(jaxpr: Jaxpr) -> int:

@@ -249,8 +249,8 @@ def _check_shapes(
         )
 
 
-BLOCK = re.compile(r"((?:member\d+/)*stage\d+)_block(\d+)(?=[_/]|$)")
-"""The stage and the number of a block, at the top of a network or of a member of an ensemble."""
+BLOCK = re.compile(r"((?:(?:member\d+|network)/)*stage\d+)_block(\d+)(?=[_/]|$)")
+"""The stage and the number of a block, at the top of a network or of one within another."""
 
 
 def _sources(theirs: Mapping[Path, Any], ours: Mapping[Path, Any]) -> dict[Path, Path]:

@@ -245,6 +245,7 @@ def _state(items: dict[str, Any], target: TrainState, source: str) -> TrainState
         step=rest["step"],
         params={"student": student["params"], "adapters": rest["params"]},
         stats={"student": student.get("batch_stats", {}), "adapters": rest["stats"]},
+        frozen=student.get("frozen", {}),
         memory=rest["memory"],
         scales=rest["scales"],
         optimizer=rest["optimizer"],

@@ -12,7 +12,7 @@ from kdjax.models import Model, infer
 from kdjax.objective import term_names
 from kdjax.training.plan import Plan
 from kdjax.training.share import MUTABLE, loss_variables, share
-from kdjax.training.state import TrainState
+from kdjax.training.state import TrainState, pack
 from kdjax.types import Batch, Outputs, Variables
 
 LOSSES = 2
@@ -43,13 +43,13 @@ def gradients_of(
     sliced = jax.tree.map(lambda x: x.reshape(slices, -1, *x.shape[1:]), batch)
     key = jax.random.fold_in(jax.random.key(run.seed), LOSSES)
     key = jax.random.fold_in(key, state.step)
-    frozen = state.ema if run.fit.ema_teacher else teacher
+    teaching = state.ema if run.fit.ema_teacher else teacher
 
     def one(past: Remembered, part: Batch) -> tuple[Remembered, Any]:
         part = augment(run.data.augment, run.seed, part)
 
         def terms(params: Any) -> tuple[Array, Remembered]:
-            return terms_of(plan, params, past, frozen, part, key)
+            return terms_of(plan, params, state.frozen, past, teaching, part, key)
 
         values, backward, past = jax.vjp(terms, state.params, has_aux=True)
         return past, ([backward(pull)[0] for pull in pulls], values)
@@ -68,6 +68,7 @@ def gradients_of(
 def terms_of(
     plan: Plan,
     params: Any,
+    frozen: Any,
     past: Remembered,
     teacher: Variables | None,
     batch: Batch,
@@ -75,7 +76,7 @@ def terms_of(
 ) -> tuple[Float[Array, " terms"], Remembered]:
     """This device's share of each term of the global batch, before weighting."""
     model, (stats, memory) = plan.run.model, past
-    variables = {"params": params["student"], "batch_stats": stats["student"]}
+    variables = pack(params["student"], stats["student"], frozen)
     student, updated = model.apply(variables, batch.image, train=True, mutable=["batch_stats"])
     target = _teach(plan.teaching, teacher, batch)
     trees = (params["adapters"], dict(stats["adapters"]), dict(memory))

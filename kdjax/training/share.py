@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from kdjax.losses import DistillationLoss
+from kdjax.models.reused_classifier import classifier_of
 from kdjax.types import AXIS, Batch, Outputs, Variables
 
 MUTABLE = ("batch_stats", "memory")
@@ -42,10 +43,4 @@ def loss_variables(
     """A loss's own variables, and the teacher's last layer if it reads that."""
     if not loss.reads_classifier:
         return dict(own)
-    classifier = (teacher or {}).get("params", {}).get("classifier", {})
-    if not {"kernel", "bias"} <= set(classifier):
-        raise ValueError(
-            f"{type(loss).__name__}: the teacher has no last layer named classifier with kernel "
-            "and bias, as nn.Dense makes them; name it so, or choose another loss."
-        )
-    return {**own, "teacher": classifier}
+    return {**own, "teacher": classifier_of(teacher or {}, type(loss).__name__)}

@@ -29,6 +29,8 @@ class TrainState(NamedTuple):
     step: Array
     params: dict[str, Any]
     stats: dict[str, Any]
+    frozen: dict[str, Any]
+    """What the student has that no step changes: a classifier that it took over."""
     memory: dict[str, Any]
     scales: Array
     """What the weight of each term is multiplied by: ones, unless terms are balanced."""
@@ -38,12 +40,13 @@ class TrainState(NamedTuple):
 
     def variables(self) -> Variables:
         """The student as Flax sees it."""
-        return pack(self.params["student"], self.stats["student"])
+        return pack(self.params["student"], self.stats["student"], self.frozen)
 
 
-def pack(params: Any, stats: Any) -> dict[str, Any]:
-    """A variable collection; networks without batch norm have no statistics."""
-    return {"params": params, "batch_stats": stats} if stats else {"params": params}
+def pack(params: Any, stats: Any, frozen: Any) -> dict[str, Any]:
+    """A variable collection; without batch norm there are no statistics, in most nothing frozen."""
+    rest = {"batch_stats": stats, "frozen": frozen}
+    return {"params": params, **{name: tree for name, tree in rest.items() if tree}}
 
 
 def initial_variables(model: Model, shape: Sequence[int], key: Array) -> dict[str, Any]:
@@ -59,9 +62,10 @@ def initial_variables(model: Model, shape: Sequence[int], key: Array) -> dict[st
 
 def _check_kept(name: str, variables: Variables) -> None:
     """Other collections are not in the state, and numbered layers come back under other names."""
-    if extra := ", ".join(sorted(variables.keys() - {"params", "batch_stats"})):
+    if extra := ", ".join(sorted(variables.keys() - {"params", "batch_stats", "frozen"})):
         raise ValueError(
-            f"{name}: variables in {extra} would be lost; keep them in params or batch_stats."
+            f"{name}: variables in {extra} would be lost; keep them in params, batch_stats or "
+            "frozen."
         )
     for path, _ in jax.tree_util.tree_leaves_with_path(variables):
         names = [part.key for part in path if isinstance(part, jax.tree_util.DictKey)]
@@ -93,6 +97,7 @@ def initial_state(
         step=jnp.zeros((), jnp.int32),
         params=params,
         stats=stats,
+        frozen=variables.get("frozen", {}),
         memory=of_losses("memory"),
         scales=jnp.ones(terms),
         optimizer=jax.jit(optimizer.init)(params),

@@ -90,4 +90,5 @@ def make_balance(plan: Plan) -> Callable[[TrainState, Variables | None, Batch], 
 def _moving_average(decay: float, state: TrainState) -> Any:
     """`ema = d · ema + (1 - d) · weights`, with d small at first so that the start is forgotten."""
     d = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
-    return jax.tree.map(lambda a, x: d * a + (1 - d) * x, state.ema, dict(state.variables()))
+    # Written so that what does not change stays what it is, to the bit.
+    return jax.tree.map(lambda a, x: a + (1 - d) * (x - a), state.ema, dict(state.variables()))

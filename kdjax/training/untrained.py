@@ -27,6 +27,7 @@ def write_untrained(
         step=jnp.zeros((), jnp.int32),
         params={"student": variables["params"], "adapters": {}},
         stats={"student": variables.get("batch_stats", {}), "adapters": {}},
+        frozen=variables.get("frozen", {}),
         memory={},
         scales=jnp.ones(1),  # an empty array cannot be written
         optimizer={},

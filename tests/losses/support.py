@@ -16,7 +16,7 @@ CLASSES, EXAMPLES = 5, 4
 
 STUDENT_MAPS = {"stage1": (4, 6, 3), "stage2": (4, 4, 3), "odd": (5, 7, 2), "flat": (4, 4, 3)}
 STUDENT_MAPS |= {f"member{i}": (1, 1, CLASSES) for i in range(3)}
-STUDENT_MAPS |= {"distillation_head": (1, 1, CLASSES)}
+STUDENT_MAPS |= {"distillation_head": (1, 1, CLASSES), "projected": (4, 6, 4)}
 TEACHER_MAPS = {"stage1": (4, 6, 4), "stage2": (4, 4, 2), "half": (2, 3, 4), "flat": (4, 4, 3)}
 TEACHER_MAPS |= {"double": (8, 12, 2), "smaller": (3, 4, 2), "odd": (5, 7, 3)}
 RECTIFIED = ("stage1", "stage2", "flat", "half")
@@ -39,12 +39,16 @@ def outputs(maps, width, seed, examples=EXAMPLES):
         drawn = rng.normal(0.5, 1, (examples, *shape))
         return jnp.asarray(drawn + 0.05 * np.sign(drawn), jnp.float32)
 
-    return Outputs(
+    own = [name for name in maps if name != "projected"]
+    out = Outputs(
         jnp.asarray(rng.normal(0, 3, (examples, CLASSES)), jnp.float32),
-        {name: activations(shape) for name, shape in maps.items()},
+        {name: activations(maps[name]) for name in own},
         activations((width,)),
-        {name: activations(shape) for name, shape in maps.items() if name in RECTIFIED},
+        {name: activations(maps[name]) for name in own if name in RECTIFIED},
     )
+    # A projector comes after everything else.
+    projected = {name: activations(maps[name]) for name in maps if name not in own}
+    return out._replace(features={**out.features, **projected})
 
 
 def batch_of(labels):

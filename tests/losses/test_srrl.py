@@ -23,7 +23,7 @@ from tests.losses.support import (
 
 def formula(loss, student, teacher, labels, own):
     if student["stage2"].shape[-1] == student["embedding"].shape[-1]:
-        features = student["stage2"]
+        features = np.maximum(student["before/stage2"], 0)
     else:
         features = student["embedding"][:, None, None]
     x = features @ own["regressor/conv/kernel"][0, 0]
@@ -46,7 +46,7 @@ TestSRRL = contract(
             "embeddings_alone": SRRL(beta=0.0),
         },
         other_values={"alpha": 3.0, "beta": 3.0, "relu": False, "sync_batch_norm": False},
-        reads=("stage2",),
+        reads=("before/stage2",),
     )
 )
 
@@ -94,7 +94,7 @@ def test_srrl_is_zero_where_the_regressor_finds_the_teacher(loss):
         logits=jnp.asarray(wide @ classifier["kernel"] + classifier["bias"], jnp.float32),
     )
     flat = jnp.broadcast_to(embedding[:, None, None], (len(embedding), 4, 4, 3))
-    features = {**student.features, "stage2": flat.astype(jnp.float32)}
+    before = {**student.preactivations, "stage2": flat.astype(jnp.float32)}
     params = {
         "regressor": {
             "conv": {"kernel": jnp.eye(3, 4).at[0, 3].set(1)[None, None]},
@@ -104,7 +104,7 @@ def test_srrl_is_zero_where_the_regressor_finds_the_teacher(loss):
             },
         }
     }
-    values = value(loss, student._replace(features=features), teacher, batch, params)
+    values = value(loss, student._replace(preactivations=before), teacher, batch, params)
     np.testing.assert_allclose(values, 0, atol=1e-10)
 
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 from kdjax.losses import AttentionTransfer, FitNet
-from kdjax.losses.stages import stages
+from kdjax.models.stages import stages
 from kdjax.types import Outputs
 
 
