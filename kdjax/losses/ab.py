@@ -4,13 +4,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import DistillationLoss, Tap, require, require_teacher
+from kdjax.losses.base import require, require_teacher
 from kdjax.losses.conv_norm import ConvNorm
-from kdjax.losses.stages import maps_before_relu, pair_stages, pool_to_common
+from kdjax.losses.stages import StagesLoss, maps_before_relu, pool_to_common
 from kdjax.types import Batch, Outputs
 
 
-class AB(DistillationLoss):
+class AB(StagesLoss):
     """Be active where the teacher is, and by a margin.
 
     With `F` the maps before the last ReLU of a stage and `m` the margin, a squared hinge for each
@@ -26,18 +26,10 @@ class AB(DistillationLoss):
     cross-entropy. The authors begin with a new optimizer and learning rate at that point.
     """
 
-    stages: tuple[str, ...] = ()
-    """Stages of the student; empty: all."""
-    teacher_stages: tuple[str, ...] = ()
-    """Stages of the teacher, in the same order; empty: those of the same names, or that match."""
     margin: float = 1.0
     """How far from the boundary is far enough; positive."""
     sync_batch_norm: bool = True
     """Normalise the connectors over the global batch."""
-
-    def taps(self, student: Outputs, teacher: Outputs) -> tuple[Tap, ...]:
-        """Stages in pairs."""
-        return pair_stages(self, student, teacher, self.stages, self.teacher_stages)
 
     def check(self) -> None:
         """Without a margin a student that is zero everywhere is perfect."""

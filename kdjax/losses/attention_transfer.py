@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import DistillationLoss, Tap, require, require_teacher, safe_sqrt, unit
-from kdjax.losses.stages import maps, pair_stages, pool_to_common
+from kdjax.losses.base import require, require_teacher, safe_sqrt, unit
+from kdjax.losses.stages import StagesLoss, maps, pool_to_common
 from kdjax.types import Batch, Outputs
 
 
-class AttentionTransfer(DistillationLoss):
+class AttentionTransfer(StagesLoss):
     """Look where the teacher looks.
 
     Per stage, with `q(F) = normalise(vec(mean_C |F|^p))` over the pixels:
@@ -22,18 +22,10 @@ class AttentionTransfer(DistillationLoss):
     Summed over stages. Maps of different sizes: the larger is average-pooled to the smaller.
     """
 
-    stages: tuple[str, ...] = ()
-    """Stages of the student; empty: all."""
-    teacher_stages: tuple[str, ...] = ()
-    """Stages of the teacher, in the same order; empty: those of the same names, or that match."""
     p: float = 2.0
     """Power of the activations."""
     variant: Literal["code", "paper"] = "code"
     """Which of the two published forms."""
-
-    def taps(self, student: Outputs, teacher: Outputs) -> tuple[Tap, ...]:
-        """Stages in pairs."""
-        return pair_stages(self, student, teacher, self.stages, self.teacher_stages)
 
     def check(self) -> None:
         """Below one the slope of `|F|^p` is infinite at the zeros that every ReLU leaves."""

@@ -5,12 +5,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import DistillationLoss, Tap, require, require_teacher
-from kdjax.losses.stages import maps, pair_stage, pool_to_common
+from kdjax.losses.base import require, require_teacher
+from kdjax.losses.stages import StageLoss, maps, pool_to_common
 from kdjax.types import Batch, Outputs
 
 
-class CWD(DistillationLoss):
+class CWD(StageLoss):
     """`T² mean_c KL(p_t[c] || p_s[c])`: where each channel is active.
 
     `p[c] = softmax(F[c] / T)` is over the pixels of channel `c`. Where the student has another
@@ -19,16 +19,8 @@ class CWD(DistillationLoss):
     Usual weight: 3 for logits of segmentation (the authors' script); for maps none is known here.
     """
 
-    stage: str = ""
-    """Stage of the student; empty: its last."""
-    teacher_stage: str = ""
-    """Stage of the teacher; empty: of the same name, or the one that matches its last."""
     temperature: float = 4.0
     """Divides both maps; positive."""
-
-    def taps(self, student: Outputs, teacher: Outputs) -> tuple[Tap, ...]:
-        """The one pair."""
-        return (pair_stage(self, student, teacher, self.stage, self.teacher_stage),)
 
     def check(self) -> None:
         """The temperature is positive."""

@@ -4,13 +4,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import DistillationLoss, Tap, require_teacher
-from kdjax.losses.stages import maps, pair_stage
+from kdjax.losses.base import require_teacher
+from kdjax.losses.stages import StageLoss, maps
 from kdjax.models.base import kaiming_fan_out
 from kdjax.types import AXIS, Batch, Outputs
 
 
-class FitNet(DistillationLoss):
+class FitNet(StageLoss):
     """`mean((regressor(F_s) - F_t)²)` over pixels and channels of one stage.
 
     The regressor is convolution, batch norm and ReLU: 3x3 where the sizes agree, strided 3x3
@@ -20,14 +20,8 @@ class FitNet(DistillationLoss):
 
     stage: str = "stage2"
     """Stage of the student; empty: its last."""
-    teacher_stage: str = ""
-    """Stage of the teacher; empty: of the same name, or the one that matches its last."""
     sync_batch_norm: bool = True
     """Normalise the regressor over the global batch."""
-
-    def taps(self, student: Outputs, teacher: Outputs) -> tuple[Tap, ...]:
-        """The one pair."""
-        return (pair_stage(self, student, teacher, self.stage, self.teacher_stage),)
 
     @nn.compact
     def __call__(

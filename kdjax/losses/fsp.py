@@ -6,13 +6,13 @@ from typing import Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import DistillationLoss, Tap, require_teacher
-from kdjax.losses.stages import maps, pair_stages, require_equal_widths, require_two
+from kdjax.losses.base import require_teacher
+from kdjax.losses.stages import ConsecutiveStagesLoss, maps
 from kdjax.models.base import adaptive_pool
 from kdjax.types import Batch, Outputs
 
 
-class FSP(DistillationLoss):
+class FSP(ConsecutiveStagesLoss):
     """How a stage follows from the one before: `G = F_iᵀ F_{i+1} / pixels`, channels by channels.
 
     Summed over consecutive stages; the larger map of the two is pooled to the smaller:
@@ -25,19 +25,8 @@ class FSP(DistillationLoss):
     `Ramp(begin=30, epochs=0)`. The benchmarks begin with the stem.
     """
 
-    stages: tuple[str, ...] = ()
-    """Stages of the student; empty: all."""
-    teacher_stages: tuple[str, ...] = ()
-    """Stages of the teacher, in the same order; empty: those of the same names, or that match."""
     variant: Literal["code", "paper"] = "code"
     """Which of the two published forms."""
-
-    def taps(self, student: Outputs, teacher: Outputs) -> tuple[Tap, ...]:
-        """Stages in pairs, at least two and of equal widths."""
-        taps = pair_stages(self, student, teacher, self.stages, self.teacher_stages)
-        require_two(self, taps)
-        require_equal_widths(self, student, teacher, taps)
-        return taps
 
     def __call__(
         self, student: Outputs, teacher: Outputs | None, batch: Batch

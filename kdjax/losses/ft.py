@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from kdjax.losses.attention_transfer import attention
-from kdjax.losses.base import DistillationLoss, Tap, require, require_teacher, unit
-from kdjax.losses.stages import maps, pair_stage, pool_to_common
+from kdjax.losses.base import require, require_teacher, unit
+from kdjax.losses.stages import StageLoss, maps, pool_to_common
 from kdjax.types import AXIS, Batch, Outputs
 
 
-class FT(DistillationLoss):
+class FT(StageLoss):
     """`mean |n(translator(F_s)) - n(paraphraser(F_t))|^p2`: the teacher's map in other words.
 
     The paraphraser is the encoder of an autoencoder of the teacher's map, with `rate` as many
@@ -33,10 +33,6 @@ class FT(DistillationLoss):
     differences and have no batch norm in the translator.)
     """
 
-    stage: str = ""
-    """Stage of the student; empty: its last."""
-    teacher_stage: str = ""
-    """Stage of the teacher; empty: of the same name, or the one that matches its last."""
     rate: float = 0.5
     """Channels of a factor, as a share of the teacher's."""
     paraphrase_epochs: float = 30.0
@@ -49,10 +45,6 @@ class FT(DistillationLoss):
     """Which of the two published forms."""
     sync_batch_norm: bool = True
     """Normalise the translator over the global batch."""
-
-    def taps(self, student: Outputs, teacher: Outputs) -> tuple[Tap, ...]:
-        """The one pair."""
-        return (pair_stage(self, student, teacher, self.stage, self.teacher_stage),)
 
     def check(self) -> None:
         """Below one the slope of a power is infinite at zero."""

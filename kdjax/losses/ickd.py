@@ -4,12 +4,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import DistillationLoss, Tap, require_teacher, unit
-from kdjax.losses.stages import maps, pair_stage
-from kdjax.types import AXIS, Batch, Outputs
+from kdjax.losses.base import require_teacher, unit
+from kdjax.losses.conv_norm import ConvNorm
+from kdjax.losses.stages import StageLoss, maps
+from kdjax.types import Batch, Outputs
 
 
-class ICKD(DistillationLoss):
+class ICKD(StageLoss):
     """Which channels are alike: `||R_s - R_t||² / C` of one stage.
 
     `R` is the matrix of the products `F[c]·F[c']` over the pixels, each of its `C` rows divided by
@@ -18,16 +19,8 @@ class ICKD(DistillationLoss):
     authors' code for ImageNet divides by the size of the batch once more.)
     """
 
-    stage: str = ""
-    """Stage of the student; empty: its last."""
-    teacher_stage: str = ""
-    """Stage of the teacher; empty: of the same name, or the one that matches its last."""
     sync_batch_norm: bool = True
     """Normalise the student's channels over the global batch."""
-
-    def taps(self, student: Outputs, teacher: Outputs) -> tuple[Tap, ...]:
-        """The one pair."""
-        return (pair_stage(self, student, teacher, self.stage, self.teacher_stage),)
 
     @nn.compact
     def __call__(
@@ -37,9 +30,7 @@ class ICKD(DistillationLoss):
         teacher = require_teacher(self, teacher)
         (tap,) = self.taps(student, teacher)
         f_s, f_t = maps(student, teacher, tap)
-        x = nn.Conv(f_t.shape[-1], (1, 1), use_bias=False, name="conv")(f_s)
-        axis = AXIS if self.sync_batch_norm else None
-        x = nn.BatchNorm(use_running_average=False, momentum=0.9, axis_name=axis, name="bn")(x)
+        x = ConvNorm(f_t.shape[-1], sync=self.sync_batch_norm, name="adapter")(f_s)
         gap = jnp.square(correlation(x) - correlation(f_t))
         return gap.sum(axis=-1).mean(axis=-1)
 

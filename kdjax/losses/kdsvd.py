@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import DistillationLoss, Tap, require_teacher, unit
-from kdjax.losses.stages import maps, pair_stages, require_equal_widths, require_two
+from kdjax.losses.base import require_teacher, unit
+from kdjax.losses.stages import ConsecutiveStagesLoss, maps
 from kdjax.types import Batch, Outputs
 
 CANDIDATES = 4
 
 
-class KDSVD(DistillationLoss):
+class KDSVD(ConsecutiveStagesLoss):
     """How the main direction of a stage's channels goes with that of the next stage.
 
     A map is a matrix of pixels by channels, and `v` its first right singular vector: what the
@@ -29,18 +29,6 @@ class KDSVD(DistillationLoss):
 
     Student and teacher need equal widths; maps may differ in size. Usual weight: 1.
     """
-
-    stages: tuple[str, ...] = ()
-    """Stages of the student; empty: all."""
-    teacher_stages: tuple[str, ...] = ()
-    """Stages of the teacher, in the same order; empty: those of the same names, or that match."""
-
-    def taps(self, student: Outputs, teacher: Outputs) -> tuple[Tap, ...]:
-        """Stages in pairs, at least two and of equal widths."""
-        taps = pair_stages(self, student, teacher, self.stages, self.teacher_stages)
-        require_two(self, taps)
-        require_equal_widths(self, student, teacher, taps)
-        return taps
 
     def __call__(
         self, student: Outputs, teacher: Outputs | None, batch: Batch

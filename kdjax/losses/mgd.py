@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import DistillationLoss, Tap, require, require_teacher
-from kdjax.losses.stages import maps, pair_stage, pool_to_common
+from kdjax.losses.base import require, require_teacher
+from kdjax.losses.stages import StageLoss, maps, pool_to_common
 from kdjax.types import Batch, Outputs
 
 
-class MGD(DistillationLoss):
+class MGD(StageLoss):
     """Generate the teacher's map from what a random mask leaves of the student's.
 
     `Σ (G(M · F_s) - F_t)²` over pixels and channels of one stage. Where the numbers of channels
@@ -30,18 +30,10 @@ class MGD(DistillationLoss):
     Usual weight: 7e-5, on ImageNet.
     """
 
-    stage: str = ""
-    """Stage of the student; empty: its last."""
-    teacher_stage: str = ""
-    """Stage of the teacher; empty: of the same name, or the one that matches its last."""
     masked: float = 0.15
     """Share of the student's map that is masked, in [0, 1)."""
     variant: Literal["code", "paper"] = "code"
     """Whether channels or pixels are masked."""
-
-    def taps(self, student: Outputs, teacher: Outputs) -> tuple[Tap, ...]:
-        """The one pair."""
-        return (pair_stage(self, student, teacher, self.stage, self.teacher_stage),)
 
     def check(self) -> None:
         """Something of the map is left."""

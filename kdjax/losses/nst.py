@@ -3,12 +3,12 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import DistillationLoss, Tap, require_teacher, unit
-from kdjax.losses.stages import maps, pair_stages, pool_to_common
+from kdjax.losses.base import require_teacher, unit
+from kdjax.losses.stages import StagesLoss, maps, pool_to_common
 from kdjax.types import Batch, Outputs
 
 
-class NST(DistillationLoss):
+class NST(StagesLoss):
     """Channels shall look at the same regions, whichever channel looks at which.
 
     Per stage, the squared maximum mean discrepancy between the student's channels `s` and the
@@ -20,15 +20,6 @@ class NST(DistillationLoss):
     authors' code leaves out the term of the teacher alone, which has no gradient. Usual weight:
     50.
     """
-
-    stages: tuple[str, ...] = ()
-    """Stages of the student; empty: all."""
-    teacher_stages: tuple[str, ...] = ()
-    """Stages of the teacher, in the same order; empty: those of the same names, or that match."""
-
-    def taps(self, student: Outputs, teacher: Outputs) -> tuple[Tap, ...]:
-        """Stages in pairs."""
-        return pair_stages(self, student, teacher, self.stages, self.teacher_stages)
 
     def __call__(
         self, student: Outputs, teacher: Outputs | None, batch: Batch

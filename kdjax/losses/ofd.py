@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import DistillationLoss, Tap, require_teacher, safe_sqrt
+from kdjax.losses.base import require_teacher, safe_sqrt
 from kdjax.losses.conv_norm import ConvNorm
-from kdjax.losses.stages import maps_before_relu, pair_stages, pool_to_common
+from kdjax.losses.stages import StagesLoss, maps_before_relu, pool_to_common
 from kdjax.types import AXIS, Batch, Outputs
 
 
-class OFD(DistillationLoss):
+class OFD(StagesLoss):
     """Match what the teacher's last ReLU of each stage reads, as far as that ReLU can tell.
 
     `F_s` is the student's map before the ReLU, after a 1x1 convolution without bias and batch norm;
@@ -37,18 +37,10 @@ class OFD(DistillationLoss):
     Usual weight: 0.001; 0.0001 on ImageNet.
     """
 
-    stages: tuple[str, ...] = ()
-    """Stages of the student; empty: all."""
-    teacher_stages: tuple[str, ...] = ()
-    """Stages of the teacher, in the same order; empty: those of the same names, or that match."""
     variant: Literal["code", "paper"] = "code"
     """How the margins are found."""
     sync_batch_norm: bool = True
     """Normalise the connectors, and measure the margins, over the global batch."""
-
-    def taps(self, student: Outputs, teacher: Outputs) -> tuple[Tap, ...]:
-        """Stages in pairs."""
-        return pair_stages(self, student, teacher, self.stages, self.teacher_stages)
 
     @nn.compact
     def __call__(

@@ -4,14 +4,14 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import DistillationLoss, Tap, require, require_teacher
+from kdjax.losses.base import require, require_teacher
 from kdjax.losses.conv_norm import ConvNorm
-from kdjax.losses.stages import maps, pair_stages
+from kdjax.losses.stages import StagesLoss, maps
 from kdjax.models.base import adaptive_pool
 from kdjax.types import Batch, Outputs
 
 
-class ReviewKD(DistillationLoss):
+class ReviewKD(StagesLoss):
     """`sum_i HCL(out_i, F_t,i)` over the stages and the embedding, which is a map of one pixel.
 
     The student's maps are fused from deep to shallow, so that a stage of the teacher also teaches
@@ -31,18 +31,10 @@ class ReviewKD(DistillationLoss):
     the network names them.
     """
 
-    stages: tuple[str, ...] = ()
-    """Stages of the student, from shallow to deep; empty: all."""
-    teacher_stages: tuple[str, ...] = ()
-    """Stages of the teacher, in the same order; empty: those of the same names, or that match."""
     width: int = 512
     """Channels that maps are fused in, at most as many as the student's embedding has."""
     sync_batch_norm: bool = True
     """Normalise the adapters over the global batch."""
-
-    def taps(self, student: Outputs, teacher: Outputs) -> tuple[Tap, ...]:
-        """Stages in pairs."""
-        return pair_stages(self, student, teacher, self.stages, self.teacher_stages)
 
     def check(self) -> None:
         """There is something to fuse in."""

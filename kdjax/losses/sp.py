@@ -5,12 +5,12 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import DistillationLoss, Tap, require_teacher, unit
-from kdjax.losses.stages import maps, pair_stage
+from kdjax.losses.base import require_teacher, unit
+from kdjax.losses.stages import StageLoss, maps
 from kdjax.types import Batch, Outputs
 
 
-class SP(DistillationLoss):
+class SP(StageLoss):
     """What the teacher finds alike, the student finds alike.
 
     `mean((G_s - G_t)²)` over all pairs of examples, where the rows of `G` are those of
@@ -20,16 +20,7 @@ class SP(DistillationLoss):
     Usual weight: 3000.
     """
 
-    stage: str = ""
-    """Stage of the student; empty: its last."""
-    teacher_stage: str = ""
-    """Stage of the teacher; empty: of the same name, or the one that matches its last."""
-
     whole_batch: ClassVar[bool] = True
-
-    def taps(self, student: Outputs, teacher: Outputs) -> tuple[Tap, ...]:
-        """The one pair."""
-        return (pair_stage(self, student, teacher, self.stage, self.teacher_stage),)
 
     def __call__(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Float[Array, ""]:
         """Dimensionless, of the whole batch."""

@@ -10,6 +10,43 @@ from kdjax.models.stages import pixels, stages
 from kdjax.types import Outputs
 
 
+class StageLoss(DistillationLoss):
+    """Compares one stage of the student with one of the teacher."""
+
+    stage: str = ""
+    """Stage of the student; empty: its last."""
+    teacher_stage: str = ""
+    """Stage of the teacher; empty: of the same name, or the one that matches the student's."""
+
+    def taps(self, student: Outputs, teacher: Outputs) -> tuple[Tap, ...]:
+        """The one pair."""
+        return (_pair_stage(self, student, teacher, self.stage, self.teacher_stage),)
+
+
+class StagesLoss(DistillationLoss):
+    """Compares stages of the student with stages of the teacher, in pairs."""
+
+    stages: tuple[str, ...] = ()
+    """Stages of the student, from shallow to deep; empty: all."""
+    teacher_stages: tuple[str, ...] = ()
+    """Stages of the teacher, in the same order; empty: those of the same names, or that match."""
+
+    def taps(self, student: Outputs, teacher: Outputs) -> tuple[Tap, ...]:
+        """Stages in pairs."""
+        return _pair_stages(self, student, teacher, self.stages, self.teacher_stages)
+
+
+class ConsecutiveStagesLoss(StagesLoss):
+    """Compares what leads from a stage to the next, channel with channel."""
+
+    def taps(self, student: Outputs, teacher: Outputs) -> tuple[Tap, ...]:
+        """Stages in pairs, at least two and of equal widths."""
+        taps = _pair_stages(self, student, teacher, self.stages, self.teacher_stages)
+        _require_two(self, taps)
+        _require_equal_widths(self, student, teacher, taps)
+        return taps
+
+
 def chosen_stages(
     loss: DistillationLoss, who: str, outputs: Outputs, names: tuple[str, ...]
 ) -> tuple[str, ...]:
@@ -19,7 +56,7 @@ def chosen_stages(
     return names or stages(outputs)
 
 
-def pair_stages(
+def _pair_stages(
     loss: DistillationLoss,
     student: Outputs,
     teacher: Outputs,
@@ -46,7 +83,7 @@ def pair_stages(
     return tuple(zip(ours, theirs, strict=True))
 
 
-def pair_stage(
+def _pair_stage(
     loss: DistillationLoss, student: Outputs, teacher: Outputs, ours: str, theirs: str
 ) -> Tap:
     """The two stages that were named, or the last ones that match.
@@ -57,7 +94,7 @@ def pair_stage(
     if not ours and not theirs:
         return _matched(student, teacher)[-1]
     ours = ours or stages(student)[-1]
-    return pair_stages(loss, student, teacher, (ours,), (theirs or ours,))[0]
+    return _pair_stages(loss, student, teacher, (ours,), (theirs or ours,))[0]
 
 
 def _matched(student: Outputs, teacher: Outputs) -> tuple[Tap, ...]:
@@ -105,7 +142,7 @@ def pool_to_common(a: Array, b: Array) -> tuple[Array, Array]:
     return adaptive_pool(a, height, width), adaptive_pool(b, height, width)
 
 
-def require_equal_widths(
+def _require_equal_widths(
     loss: DistillationLoss, student: Outputs, teacher: Outputs, taps: tuple[Tap, ...]
 ) -> None:
     """The rule of losses that compare channel with channel and have no adapter."""
@@ -120,7 +157,7 @@ def require_equal_widths(
             )
 
 
-def require_two(loss: DistillationLoss, taps: tuple[Tap, ...]) -> None:
+def _require_two(loss: DistillationLoss, taps: tuple[Tap, ...]) -> None:
     """The rule of losses of consecutive stages."""
     if len(taps) < 2:
         raise ValueError(

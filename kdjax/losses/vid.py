@@ -7,15 +7,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import DistillationLoss, Tap, require_teacher
-from kdjax.losses.stages import maps, pair_stages, pool_to_common
+from kdjax.losses.base import require_teacher
+from kdjax.losses.stages import StagesLoss, maps, pool_to_common
 from kdjax.types import Batch, Outputs
 
 INITIAL_VARIANCE = 5.0
 LEAST_VARIANCE = 1e-5
 
 
-class VID(DistillationLoss):
+class VID(StagesLoss):
     """What the student's map leaves unsaid of the teacher's: a lower bound of their information.
 
     Per stage `mean(½ ((F_t - mu(F_s))² / var + log var))` over pixels and channels: the negative
@@ -26,15 +26,6 @@ class VID(DistillationLoss):
     Summed over stages. Maps of different sizes: the larger is average-pooled to the smaller. Usual
     weight: 1.
     """
-
-    stages: tuple[str, ...] = ()
-    """Stages of the student; empty: all."""
-    teacher_stages: tuple[str, ...] = ()
-    """Stages of the teacher, in the same order; empty: those of the same names, or that match."""
-
-    def taps(self, student: Outputs, teacher: Outputs) -> tuple[Tap, ...]:
-        """Stages in pairs."""
-        return pair_stages(self, student, teacher, self.stages, self.teacher_stages)
 
     @nn.compact
     def __call__(

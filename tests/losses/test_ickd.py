@@ -14,7 +14,9 @@ from tests.losses.support import LABELS, law, maps, says, value
 def formula(loss, student, teacher, labels, own):
     ours = loss.stage or "stage2"
     f_s, f_t = student[ours], teacher[loss.teacher_stage or ours]
-    x = batch_norm(conv(f_s, own["conv/kernel"]), own["bn/scale"], own["bn/bias"])
+    x = batch_norm(
+        conv(f_s, own["adapter/conv/kernel"]), own["adapter/bn/scale"], own["adapter/bn/bias"]
+    )
     values = []
     for a, b in zip(x, f_t, strict=True):
         a, b = (f.reshape(-1, f.shape[-1]) for f in (a, b))
