@@ -1,4 +1,4 @@
-"""The whole job: teacher, baseline, student, evaluation, export, report.
+"""The whole job: teacher, baseline, assistants, student, evaluation, export, report.
 
 Every stage leaves a file when it is finished and is skipped when that file is there, so a job that
 was stopped anywhere goes on when the same command is given again.
@@ -28,12 +28,12 @@ from kdjax.evaluation.latency import latency_ms
 from kdjax.evaluation.load import Loaded, as_teacher, load
 from kdjax.evaluation.of_run import open_experiment_data, origin, verification_images
 from kdjax.evaluation.probe import Probe
-from kdjax.experiment import Experiment, Run, TeacherReference
+from kdjax.experiment import Experiment, Fit, Run, TeacherReference
 from kdjax.models.summary import Shape, flops, parameter_count
 from kdjax.objective import for_examples
 from kdjax.report.page import build, read_job
 from kdjax.rules import validate
-from kdjax.runs import baseline_run, student_run, teacher_run
+from kdjax.runs import baseline_run, chain, distilled, field_of, roles, student_run, teacher_run
 from kdjax.students.first_weights import first_weights
 from kdjax.training.log import Reporter
 from kdjax.training.loop import Job, Preempted, Teaching, fit
@@ -57,11 +57,10 @@ def distill(experiment: Experiment, workdir: Path, command: str) -> dict[str, An
         if experiment.baseline:
             shop.baseline(teacher)
             shop.compare(teacher)
-        student = shop.student(teacher)
-        roles = (
-            ("teacher", "baseline", "student") if experiment.baseline else ("teacher", "student")
-        )
-        tests = {role: shop.test(role, teacher) for role in roles}
+        student = teacher
+        for role in distilled(experiment):
+            student = shop.student(student, role)
+        tests = {role: shop.test(role, teacher) for role in roles(experiment)}
         if not shop.job.writes:
             meet("finished")
             return {}
@@ -115,18 +114,18 @@ class Workshop:
     def check(self) -> None:
         """Refuse what would fail later: batches, and directories of other experiments."""
         experiment = self.experiment
-        self._check_batch("student", experiment.student.fit.batch_size)
         teacher = self._named_teacher()
         if teacher is None:
-            self._check_batch("teacher", experiment.teacher.fit.batch_size)
+            self._check_batch("teacher", experiment.teacher.fit)
             self._check_directory(teacher_run(experiment))
         model = teacher.model if teacher else experiment.teacher.model
         shape = self.dataset.info.shape
-        student = student_run(experiment, model, shape, None)
-        terms = for_examples(student.losses, self.dataset.info.sizes["train"])
-        adapter_shapes(terms, student.model, model, shape)
+        for run, teaching in chain(experiment, model, shape):
+            self._check_batch(field_of(run.role), run.fit)
+            terms = for_examples(run.losses, self.dataset.info.sizes["train"])
+            adapter_shapes(terms, run.model, teaching, shape)
+            self._check_directory(run)
         self._check_directory(baseline_run(experiment, model, shape))
-        self._check_directory(student)
         if self.job.writes:
             write_json(self.workdir / "experiment.json", to_dict(experiment))
 
@@ -154,10 +153,11 @@ class Workshop:
             accuracies = probe.accuracy(teacher), probe.accuracy(alone)
             self._warn(outdone(*accuracies, len(probe.images)))
 
-    def student(self, teacher: Loaded) -> Loaded:
-        """Distil."""
+    def student(self, teacher: Loaded, role: str = "student") -> Loaded:
+        """Distil, into the student or into an assistant."""
         shape = self.dataset.info.shape
-        run = student_run(self.experiment, teacher.model, shape, self._reference(teacher))
+        reference = self._reference(teacher, role)
+        run = student_run(self.experiment, teacher.model, shape, reference, role)
 
         def start(fresh: Variables) -> Variables:
             source = self.dataset.open("train")
@@ -172,8 +172,8 @@ class Workshop:
                 partial(first_batches, source, run.fit.batch_size, run.seed, count),
             )
 
-        self._fit(run, teacher, start, self.warnings)
-        return load(self.workdir / "student")
+        self._fit(run, teacher, start, self.warnings if role == "student" else ())
+        return load(self.workdir / role)
 
     def test(self, role: str, teacher: Loaded) -> dict[str, Any]:
         """Evaluate the last and the best checkpoint on the test split: once, at the end."""
@@ -256,22 +256,20 @@ class Workshop:
             return None
         return as_teacher(spec.run, spec.checkpoint, self.dataset.info)
 
-    def _check_batch(self, role: str, batch_size: int) -> None:
-        fit_ = getattr(self.experiment, role).fit
-        self.job.devices.check_batch(f"{role}.fit.batch_size", batch_size, fit_.accumulate)
-        examples = self.dataset.info.sizes["train"]
-        if batch_size > examples:
+    def _check_batch(self, where: str, how: Fit) -> None:
+        field, examples = f"{where}.fit.batch_size", self.dataset.info.sizes["train"]
+        self.job.devices.check_batch(field, how.batch_size, how.accumulate)
+        if how.batch_size > examples:
             raise ValueError(
-                f"{role}.fit.batch_size: {batch_size} is more than the {examples} training "
-                "examples."
+                f"{field}: {how.batch_size} is more than the {examples} training examples."
             )
 
     def _check_directory(self, run: Run) -> None:
         """The teacher's weights are not known yet; `fit` compares them when they are."""
         RunDirectory(self.workdir / run.role).check(run, self.dataset.info, compare_teacher=False)
 
-    def _reference(self, teacher: Loaded) -> TeacherReference:
-        there, home = teacher.directory.absolute(), (self.workdir / "student").absolute()
+    def _reference(self, teacher: Loaded, role: str) -> TeacherReference:
+        there, home = teacher.directory.absolute(), (self.workdir / role).absolute()
         inside = there.is_relative_to(self.workdir.absolute())
         run = os.path.relpath(there, home) if inside else str(there)
         return TeacherReference(run=run, step=teacher.step, digest=teacher.digest)

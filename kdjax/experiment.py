@@ -174,6 +174,10 @@ class Published:
     """Of the student trained alone; None: not reported."""
 
 
+ASSISTANTS = tuple(f"assistant{i}" for i in range(1, 10))
+"""Roles of the networks between teacher and student, as many as there may be."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """Teacher, student, data: everything one job needs."""
@@ -188,6 +192,8 @@ class Experiment:
     """The big network."""
     student: Student = field(default_factory=Student)
     """The small network."""
+    assistants: tuple[Student, ...] = ()
+    """Networks between the two: each learns from the one before it, the student from the last."""
     baseline: bool = True
     """Also train the student from fresh weights without a teacher, to see what was gained."""
     published: Published | None = None
@@ -230,7 +236,8 @@ class Imported:
 class Run:
     """Everything that decides the numbers of one training run; the content of `config.json`."""
 
-    role: Literal["teacher", "baseline", "student"]
+    role: str
+    """`teacher`, `assistant1`, `assistant2`, …, `baseline` or `student`."""
     seed: int
     data: Data
     model: Model

@@ -5,7 +5,7 @@ import math
 from typing import Any, get_args
 
 from kdjax.data.augment import Flip, Mixup, PadCrop, RandomResizedCrop
-from kdjax.experiment import Data, Experiment, Fit, Runtime
+from kdjax.experiment import ASSISTANTS, Data, Derive, Experiment, Fit, Runtime, Student
 from kdjax.losses import SimKD
 from kdjax.models import ConvNeXt, Ensemble, Model, ReusedClassifier
 from kdjax.objective import Term
@@ -27,32 +27,42 @@ def validate(experiment: Experiment) -> None:
         learns = experiment.teacher.fit.ema_teacher
         _check_losses("teacher.losses", experiment.teacher.losses, data, has_teacher=learns)
         _check_projector("teacher.losses", experiment.teacher.losses, reuses=False)
-    if experiment.student.model is not None:
-        check_model("student.model", experiment.student.model)
-    else:
-        derive = experiment.student.derive
-        _require("student.derive.width", derive.width, 0 < derive.width <= 1, "in (0, 1]")
-        _require("student.derive.depth", derive.depth, 0 < derive.depth <= 1, "in (0, 1]")
-        least = 1 if derive.importance == "taylor" else 0
-        enough = derive.recalibrate >= least
-        _require("student.derive.recalibrate", derive.recalibrate, enough, f">= {least}")
-        for name in ("params", "flops"):
-            share = getattr(derive, name)
-            fits = share is None or 0 < share <= 1
-            _require(f"student.derive.{name}", share, fits, "in (0, 1], or None")
-        if derive.params is not None and derive.flops is not None:
-            raise ValueError("student.derive: params and flops are both set; give one of them.")
-    _check_fit("student.fit", experiment.student.fit)
-    taught = not experiment.student.fit.ema_teacher
-    _require("student.fit.ema_teacher", True, taught, "False: a student has a teacher already")
-    student = experiment.student
-    _check_losses("student.losses", student.losses, data, has_teacher=True)
-    _check_projector("student.losses", student.losses, reuses=student.reuse_classifier)
+    most = len(ASSISTANTS)
+    few = len(experiment.assistants) <= most
+    _require("assistants", len(experiment.assistants), few, f"at most {most} of them")
+    for i, assistant in enumerate(experiment.assistants):
+        _check_student(f"assistants.{i}", assistant, data)
+    _check_student("student", experiment.student, data)
     for role in ("teacher", "baseline", "student") if experiment.published else ():
         top1 = getattr(experiment.published, role)
         fits = top1 is None or 1 < top1 <= 100
         _require(f"published.{role}", top1, fits, "in per cent, above 1 and at most 100")
     _check_runtime(experiment.runtime)
+
+
+def _check_student(where: str, student: Student, data: Data) -> None:
+    if student.model is not None:
+        check_model(f"{where}.model", student.model)
+    else:
+        _check_derive(f"{where}.derive", student.derive)
+    _check_fit(f"{where}.fit", student.fit)
+    taught = not student.fit.ema_teacher
+    _require(f"{where}.fit.ema_teacher", True, taught, "False: a student has a teacher already")
+    _check_losses(f"{where}.losses", student.losses, data, has_teacher=True)
+    _check_projector(f"{where}.losses", student.losses, reuses=student.reuse_classifier)
+
+
+def _check_derive(where: str, derive: Derive) -> None:
+    _require(f"{where}.width", derive.width, 0 < derive.width <= 1, "in (0, 1]")
+    _require(f"{where}.depth", derive.depth, 0 < derive.depth <= 1, "in (0, 1]")
+    least = 1 if derive.importance == "taylor" else 0
+    _require(f"{where}.recalibrate", derive.recalibrate, derive.recalibrate >= least, f">= {least}")
+    for name in ("params", "flops"):
+        share = getattr(derive, name)
+        fits = share is None or 0 < share <= 1
+        _require(f"{where}.{name}", share, fits, "in (0, 1], or None")
+    if derive.params is not None and derive.flops is not None:
+        raise ValueError(f"{where}: params and flops are both set; give one of them.")
 
 
 def _require(name: str, value: object, holds: bool, remedy: str) -> None:

@@ -2,7 +2,7 @@
 
 import functools
 
-from kdjax.experiment import Derive, Experiment, Run, Student, TeacherReference
+from kdjax.experiment import ASSISTANTS, Derive, Experiment, Run, Student, TeacherReference
 from kdjax.losses import CrossEntropy
 from kdjax.models import Ensemble, Model, ReusedClassifier
 from kdjax.models.reused_classifier import reusing
@@ -37,6 +37,33 @@ def _derived(how: Derive, teacher: Model, shape: Shape) -> Model:
     return derive(teacher, width=how.width, depth=how.depth)
 
 
+def distilled(experiment: Experiment) -> dict[str, Student]:
+    """What is distilled, by role: each from the one before it, and the first from the teacher."""
+    assistants = dict(zip(ASSISTANTS, experiment.assistants, strict=False))
+    return {**assistants, "student": experiment.student}
+
+
+def roles(experiment: Experiment) -> list[str]:
+    """The networks of a job, in the order in which they are shown."""
+    alone = ["baseline"] if experiment.baseline else []
+    return ["teacher", *ASSISTANTS[: len(experiment.assistants)], *alone, "student"]
+
+
+def field_of(role: str) -> str:
+    """Where an experiment says what the run of this role is: `assistants.0`."""
+    return f"assistants.{ASSISTANTS.index(role)}" if role in ASSISTANTS else role
+
+
+def chain(experiment: Experiment, teacher: Model, shape: Shape) -> list[tuple[Run, Model]]:
+    """Every distillation in order, with the network that teaches in it, no weights being known."""
+    links = []
+    for role in distilled(experiment):
+        run = student_run(experiment, teacher, shape, None, role)
+        links.append((run, teacher))
+        teacher = run.model
+    return links
+
+
 def teacher_run(experiment: Experiment) -> Run:
     """The teacher: a student with no teacher."""
     teacher = experiment.teacher
@@ -55,7 +82,8 @@ def baseline_run(experiment: Experiment, teacher: Model, shape: Shape) -> Run:
 
     Its classifier is its own.
     """
-    model = student_model(experiment.student, teacher, shape)
+    student, _ = chain(experiment, teacher, shape)[-1]
+    model = student.model
     return Run(
         role="baseline",
         seed=experiment.seed,
@@ -67,13 +95,17 @@ def baseline_run(experiment: Experiment, teacher: Model, shape: Shape) -> Run:
 
 
 def student_run(
-    experiment: Experiment, teacher: Model, shape: Shape, reference: TeacherReference | None
+    experiment: Experiment,
+    teacher: Model,
+    shape: Shape,
+    reference: TeacherReference | None,
+    role: str = "student",
 ) -> Run:
-    """The distillation; `reference` is None while the teacher is not trained yet."""
-    student = experiment.student
+    """A distillation from `teacher`; `reference` is None while that is not trained yet."""
+    student = distilled(experiment)[role]
     inherits = student.model is None and student.derive.inherit
     return Run(
-        role="student",
+        role=role,
         seed=experiment.seed,
         data=experiment.data,
         model=student_model(student, teacher, shape),

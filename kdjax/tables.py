@@ -18,7 +18,7 @@ from kdjax.experiment import Experiment, Run
 from kdjax.models import Model
 from kdjax.models.summary import flops, output_shapes, parameter_count, stage_shapes
 from kdjax.objective import for_examples, term_names
-from kdjax.runs import baseline_run, student_run, teacher_run
+from kdjax.runs import baseline_run, chain, field_of, teacher_run
 from kdjax.training.parallel import Devices
 from kdjax.training.plan import Plan
 from kdjax.training.state import adapter_shapes
@@ -40,7 +40,7 @@ def comparison(summary: Mapping[str, Any]) -> Table:
     for role, model in summary["models"].items():
         latest, best = model["latest"], model["best"]
         low, high = best["top1_interval"]
-        theirs = [_per_cent(published[role])] if published else []
+        theirs = [_per_cent(published.get(role))] if published else []
         table.add_row(
             role,
             f"{model['parameters']:,}",
@@ -89,11 +89,14 @@ def explain(experiment: Experiment) -> Iterator[Table | Text]:
     spec = experiment.teacher
     named = load(spec.run, spec.checkpoint).run if spec.run else None
     teacher = named or teacher_run(experiment)
+    links = chain(experiment, teacher.model, info.shape)
     runs = [] if named else [teacher]
     runs += [baseline_run(experiment, teacher.model, info.shape)] if experiment.baseline else []
-    runs.append(student_run(experiment, teacher.model, info.shape, None))
-    yield _networks({"teacher": teacher.model, "student": runs[-1].model}, info.shape)
-    yield _terms(runs[-1], teacher.model, info)
+    runs += [run for run, _ in links]
+    models = {"teacher": teacher.model, **{run.role: run.model for run, _ in links}}
+    yield _networks(models, info.shape)
+    for run, teaching in links:
+        yield _terms(run, teaching, info)
     yield _schedule(runs, info.sizes["train"], devices)
     theirs = experiment.published
     if theirs is not None:
@@ -133,7 +136,7 @@ def _networks(models: Mapping[str, Model], shape: tuple[int, int, int]) -> Table
 
 def _terms(run: Run, teacher: Model, info: DataInfo) -> Table:
     """The plan of the distillation: what each loss compares, through which adapter."""
-    table = _table("losses of the student")
+    table = _table(f"losses of the {run.role}")
     for column in ("term", "weight", "compares (student ← teacher)"):
         table.add_column(column)
     table.add_column("adapter parameters", justify="right")
@@ -171,7 +174,7 @@ def _schedule(runs: list[Run], examples: int, devices: Devices) -> Table:
         table.add_column(column, justify="right")
     for run in runs:
         batch = run.fit.batch_size
-        devices.check_batch(f"{run.role}.fit.batch_size", batch, run.fit.accumulate)
+        devices.check_batch(f"{field_of(run.role)}.fit.batch_size", batch, run.fit.accumulate)
         steps = Plan.of(run, None, examples).steps
         per_device = batch // devices.count
         table.add_row(run.role, f"{run.fit.epochs:g}", f"{steps:,}", f"{batch}", f"{per_device}")

@@ -11,6 +11,7 @@ from kdjax.evaluation.evaluate import make_evaluate
 from kdjax.evaluation.load import Loaded, Weights, load
 from kdjax.experiment import UNKNOWN, Data, Experiment
 from kdjax.models import Ensemble, Model
+from kdjax.runs import distilled, field_of
 from kdjax.training.loop import Teaching
 from kdjax.training.parallel import Devices
 
@@ -33,8 +34,9 @@ def open_experiment_data(experiment: Experiment) -> DataSet:
     dataset = open_data(experiment.data)
     if experiment.teacher.run is None:
         check_fits("teacher.model", experiment.teacher.model, dataset.info)
-    if experiment.student.model is not None:
-        check_fits("student.model", experiment.student.model, dataset.info)
+    for role, student in distilled(experiment).items():
+        if student.model is not None:
+            check_fits(f"{field_of(role)}.model", student.model, dataset.info)
     return dataset
 
 

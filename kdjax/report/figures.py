@@ -18,6 +18,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from kdjax.experiment import ASSISTANTS
 from kdjax.report.history import Series, thin
 from kdjax.report.job import Bin, Evaluation
 from kdjax.report.words import NAMES, SPACE, known
@@ -30,9 +31,17 @@ COLOURS = {
     "teacher": "#000404",
     "baseline": "#000505",
     "student": "#000606",
+    "assistant": "#000707",
 }
-DASHES = {"teacher": "-", "baseline": (0, (4, 2)), "student": "-"}
-WIDTHS = {"teacher": 1.2, "baseline": 1.4, "student": 1.9}
+COLOURS |= dict.fromkeys(ASSISTANTS, COLOURS["assistant"])  # one for all
+DASHES: dict[str, Any] = {
+    "teacher": "-",
+    **dict.fromkeys(ASSISTANTS[::2], (0, (1.2, 1.4))),
+    **dict.fromkeys(ASSISTANTS[1::2], (0, (6, 2, 1.2, 2))),
+    "baseline": (0, (4, 2)),
+    "student": "-",
+}
+WIDTHS = {"teacher": 1.2, **dict.fromkeys(ASSISTANTS, 1.4), "baseline": 1.4, "student": 1.9}
 
 TERM_DASHES: Sequence[Any] = ("-", (0, (4, 2)), (0, (1.2, 1.4)), (0, (6, 2, 1.2, 2)))
 """Of the terms of one network, in turn."""
@@ -171,7 +180,7 @@ def intervals(evaluations: Sequence[tuple[str, Evaluation]], *, key: str) -> Mar
 
 def trade_off(points: Sequence[Point], *, key: str) -> Markup:
     """Accuracy against parameters, each point with its number."""
-    shapes = {"teacher": "s", "baseline": "D", "student": "o"}
+    shapes = {"teacher": "s", **dict.fromkeys(ASSISTANTS, "^"), "baseline": "D", "student": "o"}
     with _figure(key, 2.6, left=0.62) as figure:
         axes = figure.add_subplot()
         for point in points:

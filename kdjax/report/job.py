@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 import cattrs
 import numpy as np
 
+from kdjax.experiment import ASSISTANTS
 from kdjax.report.history import History, read_history
 
 T = TypeVar("T")
 
-ROLES = ("teacher", "baseline", "student")
+ROLES = ("teacher", *ASSISTANTS, "baseline", "student")
 """The networks of a job, in the order in which they are shown."""
 
 

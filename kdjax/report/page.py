@@ -109,5 +109,5 @@ def _trade_off(jobs: Sequence[JobData]) -> sections.Panel | None:
         return None
     alt = "Accuracy against the number of parameters; the table gives the same numbers."
     svg = figures.trade_off(points, key="trade-off")
-    note = "Squares: teachers. Diamonds: students alone. Circles: distilled students."
+    note = "Squares: teachers. Triangles: assistants. Diamonds: students alone. Circles: distilled."
     return sections.Panel("Accuracy and size", svg, alt, f"{note} Numbers: the jobs.")

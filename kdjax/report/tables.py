@@ -146,7 +146,7 @@ def _published_rows(job: JobData) -> list[Row]:
     published = job.summary.published
     if published is None:
         return []
-    found = [getattr(published, role) for role in roles(job)]
+    found = [getattr(published, role, None) for role in roles(job)]
     cells = [Cell(percent(top1 / 100, PRINTED) if known(top1) else "") for top1 in found]
     return _filled([Row("Top-1 accuracy, published", cells)])
 
@@ -194,7 +194,8 @@ def _beside_teacher(
 
 def _overview_cells(job: JobData) -> list[Cell]:
     models = job.summary.models
-    teacher, alone, student = (models.get(role, Network()) for role in ROLES)
+    shown = ("teacher", "baseline", "student")
+    teacher, alone, student = (models.get(role, Network()) for role in shown)
     gain = Cell()
     if known(student.latest.top1) and known(alone.latest.top1):
         difference = student.latest.top1 - alone.latest.top1

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
+from kdjax.experiment import ASSISTANTS
 from kdjax.report.job import Evaluation, JobData, Network
 
 SPACE = "\N{NO-BREAK SPACE}"
@@ -11,7 +12,12 @@ MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 
-NAMES = {"teacher": "Teacher", "baseline": "Student alone", "student": "Distilled student"}
+NAMES = {
+    "teacher": "Teacher",
+    **{role: f"Assistant {i}" for i, role in enumerate(ASSISTANTS, start=1)},
+    "baseline": "Student alone",
+    "student": "Distilled student",
+}
 """What a role is called."""
 
 

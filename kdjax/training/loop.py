@@ -15,7 +15,7 @@ import numpy as np
 from kdjax.config import to_dict
 from kdjax.data.pipeline import TrainingStream, prefetch
 from kdjax.data.sources import DataInfo, Source
-from kdjax.experiment import Run, Runtime
+from kdjax.experiment import ASSISTANTS, Run, Runtime
 from kdjax.models import Model
 from kdjax.models.summary import parameter_count
 from kdjax.objective import term_names
@@ -174,8 +174,9 @@ class Fitting:
 
     def _initial(self, start: Callable[[Variables], Variables]) -> TrainState:
         run, shape = self.run, self.info.shape
-        # A teacher draws other weights than its student; a baseline draws the student's.
-        role = 0 if run.role == "teacher" else 1
+        # Whoever learns from another draws other weights; a baseline draws the student's.
+        roles = ("teacher", "student", *ASSISTANTS)
+        role = roles.index("student" if run.role == "baseline" else run.role)
         stream = jax.random.fold_in(jax.random.key(run.seed), INITIAL_WEIGHTS)
         key, adapter_key = jax.random.split(jax.random.fold_in(stream, role))
         adapters = initial_adapters(
