@@ -5,6 +5,7 @@ A teacher assistant stands between a teacher and a student that is much smaller 
 generation (Furlanello et al., 2018, arXiv:1805.04770):
 
     kdjax distill configs/chain.py
+    kdjax distill configs/chain.py --way direct
     kdjax distill configs/chain.py --way born_again
 """
 
@@ -17,10 +18,12 @@ from kdjax.optim import SGD, Cosine
 
 
 def config(
-    way: Annotated[Literal["assistant", "born_again"], "Who stands in between."] = "assistant",
+    way: Annotated[
+        Literal["assistant", "direct", "born_again"], "Who stands in between."
+    ] = "assistant",
 ) -> Experiment:
     """Widths are shares of the network before, which teaches; all start from fresh weights."""
-    widths = {"assistant": (0.5, 0.25), "born_again": (1.0, 1.0)}[way]
+    widths = {"assistant": (0.5, 0.25), "direct": (0.125,), "born_again": (1.0, 1.0)}[way]
     fit = Fit(
         epochs=30,
         batch_size=128,

@@ -112,7 +112,9 @@ def engineering(value: float) -> str:
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
+    table.title_justify = table.caption_justify = "left"
+    return table
 
 
 def _networks(models: Mapping[str, Model], shape: tuple[int, int, int]) -> Table:

@@ -50,7 +50,7 @@ WIDTH, HEIGHT = 3.6, 2.35
 """Inches; a panel is as wide as a phone, so that its text stays readable there."""
 MARGIN = 0.5
 """Inches left of the axes, for the labels of ticks."""
-NUMBER = 0.13
+NUMBER = 0.1
 """Inches that the number of a curve takes."""
 LOGARITHMIC = 100.0
 """Ratio of largest to smallest value from which a quantity is shown on a logarithmic axis."""
