@@ -200,10 +200,10 @@ CASES = {
     ),
     "reused_classifier_over_an_embedding": Case(
         ReusedClassifier(
-            num_classes=5, backbone=SmallCNN(widths=(4, 6), hidden=10), width=7, relu=False
+            num_classes=5, backbone=SmallCNN(widths=(4, 6), hidden=10), width=9, relu=False
         ),
-        {"stage1": (10, 8, 4), "stage2": (5, 4, 6), "projected": (1, 1, 7)},
-        7,
+        {"stage1": (10, 8, 4), "stage2": (5, 4, 6), "projected": (1, 1, 9)},
+        9,
     ),
 }
 """The first case of a family is the one whose fields are changed one by one."""
