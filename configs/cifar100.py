@@ -52,6 +52,7 @@ from kdjax.losses import (
     Ramp,
     ReviewKD,
     SemCKD,
+    SimKD,
     SoftTarget,
 )
 from kdjax.models import NAMED, Model
@@ -124,6 +125,7 @@ def objectives(teacher: str, student: str) -> dict[str, tuple[Term, ...]]:
         "ctkd": (Term(CrossEntropy(), 0.1), Term(CTKD(), 0.9)),
         "srrl": (LABELS, SOFT, Term(SRRL(), 1.0)),
         "semckd": (LABELS, SOFT, Term(SemCKD(stages=ours, teacher_stages=theirs), 400.0)),
+        "simkd": (Term(SimKD(), 1.0),),
     }
 
 
@@ -197,6 +199,7 @@ ctkd       75.45 73.93 71.19 70.99 73.52 73.39 73.52 68.50 68.67 -     -     75.
 mlkd       76.63 75.35 72.19 71.89 74.11 77.08 75.18 70.57 71.04 -     -     78.44 -     mlkd
 srrl       -     -     -     -     -     75.39 -     -     -     -     -     -     -     simkd
 semckd     -     -     -     -     -     76.23 -     -     -     -     -     -     -     simkd
+simkd      -     -     -     -     -     78.08 -     -     -     -     -     -     -     simkd
 """
 """Top-1 in per cent."""
 
@@ -255,6 +258,7 @@ def config(
         teacher=Teacher(model=model(teacher), fit=fit(teacher), checkpoint="latest"),
         student=Student(
             model=model(student),
+            reuse_classifier=method == "simkd",
             fit=fit(student, FIRST if method in STAGED else 0),
             losses=objectives(teacher, student)[method],
         ),

@@ -9,13 +9,14 @@ import pytest
 
 from kdjax.config import load_preset
 from kdjax.data.augment import Mixup
-from kdjax.losses import SoftTarget
-from kdjax.models import NAMED
+from kdjax.losses import SimKD, SoftTarget
+from kdjax.models import NAMED, ReusedClassifier
 from kdjax.models.summary import output_shapes, parameter_count
 from kdjax.objective import Term, for_examples
 from kdjax.optim import SGD
 from kdjax.presets import experiment_of
 from kdjax.rules import validate
+from kdjax.runs import baseline_run, student_run
 from kdjax.training.state import adapter_shapes
 
 ROOT = Path(__file__).parent.parent
@@ -45,7 +46,7 @@ PARAMETERS = {
     "shuffle_v2": 1_355_528,
 }
 SOME_CELLS = sorted(
-    {(pair, "fitnet") for pair in PAIRS}
+    {(pair, method) for pair in PAIRS for method in ("fitnet", "simkd")}
     | {(pair, method) for pair in ("vgg13-vgg8", "wrn_40_2-shuffle_v1") for method in METHODS}
 )
 
@@ -74,9 +75,10 @@ def test_the_losses_of_a_cell_fit_its_networks(pair, method):
     experiment = cell(pair, method)
     student, teacher = experiment.student, experiment.teacher
     terms = for_examples(student.losses, 50_000)
+    run = student_run(experiment, teacher.model, (32, 32, 3), None)
 
     def make():
-        return adapter_shapes(terms, student.model, teacher.model, (32, 32, 3))
+        return adapter_shapes(terms, run.model, teacher.model, (32, 32, 3))
 
     if method in ("fsp", "kdsvd") and pair in UNEQUAL:
         with pytest.raises(ValueError, match="equal widths"):
@@ -100,6 +102,22 @@ def test_mobilenet_is_looked_at_after_the_stages_of_the_benchmark():
         ((4, 48), (8, 1024)),
         ((2, 160), (4, 2048)),
     ]
+
+
+def test_a_student_of_simkd_is_its_network_with_the_teachers_classifier():
+    experiment = cell("resnet32x4-resnet8x4", "simkd")
+    assert experiment.student.losses == (Term(SimKD(), 1.0),)
+    teacher, shape = experiment.teacher.model, (32, 32, 3)
+    student = student_run(experiment, teacher, shape, None).model
+    own = baseline_run(experiment, teacher, shape).model
+    assert student == ReusedClassifier(
+        num_classes=100, mean=own.mean, std=own.std, backbone=own, width=256, size=(8, 8)
+    )
+    assert own == experiment.student.model
+    # 256 → 128 → 128 → 256 channels with batch norm; both classifiers read 256 numbers.
+    projector = 2 * 256 * 128 + 9 * 128 * 128 + 2 * (128 + 128 + 256)
+    assert parameter_count(student, shape) == PARAMETERS["resnet8x4"] + projector
+    assert not any(cell(PAIRS[0], m).student.reuse_classifier for m in METHODS if m != "simkd")
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -179,6 +197,7 @@ def test_weights_that_depend_on_the_pair():
         ("resnet110-resnet20", "dkd", 74.31, 69.06, 71.06, "best"),
         ("resnet110-resnet32", "dkd", 74.31, 71.14, 74.11, "best"),
         ("resnet32x4-resnet8x4", "ls", 79.42, 72.50, 76.62, "best"),
+        ("resnet32x4-resnet8x4", "simkd", 79.42, None, 78.08, "best"),
         ("vgg13-vgg8", "crd+kd", 74.64, 70.36, 74.29, "last"),
         ("resnet32x4-shuffle_v2", "reviewkd", 79.42, 71.82, 77.78, "best"),
         ("vgg13-vgg8", "fitnet", 74.64, 70.36, 71.02, "last"),
