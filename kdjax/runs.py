@@ -11,21 +11,22 @@ from kdjax.objective import Term
 from kdjax.students.derive import derive, derive_within
 
 
-def student_model(student: Student, teacher: Model, shape: Shape) -> Model:
-    """The student as named, or cut from the teacher, for images of `shape`."""
-    model = student.model or _derived(student.derive, teacher, shape)
+def student_model(student: Student, teacher: Model, shape: Shape, where: str = "student") -> Model:
+    """The student as named, or cut from the teacher, for images of `shape`; errors say `where`."""
+    model = student.model or _derived(student.derive, teacher, shape, where)
     if not student.reuse_classifier or isinstance(model, ReusedClassifier):
         return model
+    switch = f"{where}.reuse_classifier"
     if isinstance(model, Ensemble) or isinstance(teacher, Ensemble):
         raise ValueError(
-            "student.reuse_classifier: an Ensemble has several classifiers; give it a single "
-            "network as teacher and as student."
+            f"{switch}: an Ensemble has several classifiers; give it a single network as teacher "
+            "and as student."
         )
-    return reusing(model, teacher, shape)
+    return reusing(model, teacher, shape, switch)
 
 
 @functools.cache  # a budget takes many traces, and every run of a job asks
-def _derived(how: Derive, teacher: Model, shape: Shape) -> Model:
+def _derived(how: Derive, teacher: Model, shape: Shape, where: str) -> Model:
     for name, count in (("params", parameter_count), ("flops", flops)):
         share = getattr(how, name)
         if share is not None:
@@ -33,7 +34,7 @@ def _derived(how: Derive, teacher: Model, shape: Shape) -> Model:
             try:
                 return derive_within(teacher, cost, share, depth=how.depth)
             except ValueError as error:
-                raise ValueError(f"student.derive.{name}: {error}") from error
+                raise ValueError(f"{where}.derive.{name}: {error}") from error
     return derive(teacher, width=how.width, depth=how.depth)
 
 
@@ -108,7 +109,7 @@ def student_run(
         role=role,
         seed=experiment.seed,
         data=experiment.data,
-        model=student_model(student, teacher, shape),
+        model=student_model(student, teacher, shape, field_of(role)),
         losses=student.losses,
         fit=student.fit,
         teacher=reference,

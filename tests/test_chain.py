@@ -55,6 +55,14 @@ def test_each_is_cut_from_the_one_before_it(tmp_path):
     ]
 
 
+def test_a_budget_that_cannot_be_met_is_named_with_its_assistant(tmp_path):
+    experiment = chained(tmp_path)
+    poor = Student(derive=Derive(params=1e-6))
+    experiment = dataclasses.replace(experiment, assistants=(assistant(0.5), poor))
+    with pytest.raises(ValueError, match=r"^assistants\.1\.derive\.params: "):
+        chain(experiment, TINY, SHAPE)
+
+
 def test_without_assistants_nothing_changes(tmp_path):
     experiment = tiny_experiment(tmp_path)
     ((run, teacher),) = chain(experiment, TINY, SHAPE)

@@ -124,16 +124,12 @@ def _leave_out_classifier(
     return call(*arguments, **fields)
 
 
-REUSE = "student.reuse_classifier"
-"""The switch, as errors name it."""
-
-
-def reusing(network: Network, teacher: VisionModel, shape: Shape) -> ReusedClassifier:
+def reusing(network: Network, teacher: VisionModel, shape: Shape, who: str) -> ReusedClassifier:
     """The network with room for the classifier of a teacher of images of `shape`.
 
-    ValueError if that teacher has none.
+    ValueError, which names `who`, if that teacher has none.
     """
-    classifier_of(abstract_variables(teacher, shape), REUSE)
+    classifier_of(abstract_variables(teacher, shape), who)
     outputs = output_shapes(teacher, shape)
     stage = pooled_stage(outputs)
     return ReusedClassifier(

@@ -7,7 +7,7 @@ import numpy as np
 
 from kdjax.experiment import Derive
 from kdjax.models import Model, ReusedClassifier
-from kdjax.models.reused_classifier import REUSE, classifier_of
+from kdjax.models.reused_classifier import classifier_of
 from kdjax.models.summary import Shape
 from kdjax.students.gradients import loss_gradients
 from kdjax.students.inherit import inherit
@@ -33,7 +33,7 @@ def first_weights(
     """
     first = dict(fresh)
     if isinstance(student, ReusedClassifier):
-        first["frozen"] = {"classifier": dict(classifier_of(variables, REUSE))}
+        first["frozen"] = {"classifier": dict(classifier_of(variables, "ReusedClassifier"))}
     if how is None:
         return first
     gradients = None
