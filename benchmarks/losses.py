@@ -115,9 +115,14 @@ def mebibytes(ours: Program, base: Program) -> float:
     return round((ours.bytes() - base.bytes()) / 2**20, 2)
 
 
+@cache
+def soft_target(student: Model) -> Program:
+    return Program(SoftTarget(), student)
+
+
 def compare(kinds: Sequence[type], student: Model) -> dict[str, dict[str, float]]:
     """Rows of a few losses, which take turns with `SoftTarget`."""
-    base = Program(SoftTarget(), student)
+    base = soft_target(student)
     programs = [base, *(Program(kind(), student) for kind in kinds)]
     for program in programs:
         program.seconds()  # the first step warms up

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -9,10 +10,14 @@ import sys
 import time
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 from kdjax.evaluation.load import load
 from kdjax.training.run_directory import read_json
+from tests.losses.contract import specs
+from tests.losses.support import error, of_all_losses, own_variables, without
 from tests.support import largest_difference
 
 LOCAL = Path(__file__).parent.parent / "launch" / "local.sh"
@@ -31,12 +36,15 @@ def command(tmp_path) -> list[str]:
     return [*kdjax, *FLAGS, "--data.directory", str(tmp_path / "tfds")]
 
 
+needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="launch/local.sh needs bash")
+
+
 def steps(workdir: Path) -> int:
     log = workdir / "teacher" / "metrics.jsonl"
     return log.read_text().count("\n") if log.is_file() else 0
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="launch/local.sh needs bash")
+@needs_bash
 def test_two_processes_stopped_and_resumed_equal_one(command, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
@@ -85,3 +93,35 @@ def assert_equal(one: Path, two: Path) -> None:
 def _identities(log: Path) -> list[tuple[str, int]]:
     lines = map(json.loads, log.read_text().splitlines())
     return [(line["kind"], line["step"]) for line in lines]
+
+
+@needs_bash
+def test_every_loss_is_the_same_in_two_processes_of_four_devices(tmp_path):
+    """Value, gradients, statistics and memory of the global batch."""
+    losses = {spec.kind.__name__: spec.kind(**spec.given) for spec in specs()}
+    own = {name: (loss, jax.device_get(own_variables(loss))) for name, loss in losses.items()}
+    (tmp_path / "own").write_bytes(pickle.dumps(own))
+    program = [sys.executable, "-m", "tests.losses.across", str(tmp_path)]
+    launch = ["bash", str(LOCAL), "2", "4", "--", *program]
+    two = subprocess.Popen(launch, cwd=LOCAL.parents[1], stdout=subprocess.PIPE, text=True)
+    by_student, whole = of_all_losses(1, own)
+    out, _ = two.communicate(timeout=300)
+    assert two.returncode == 0, out
+    both = [pickle.loads((tmp_path / str(i)).read_bytes()) for i in (0, 1)]
+    rows = jax.tree.map(lambda *halves: np.concatenate(halves), *(process[0] for process in both))
+    for spec in specs():
+        name = spec.kind.__name__
+        assert worst(rows[name], by_student[name]) < 1e-5, name
+        for _, ours in both:
+            gap = worst(moving(ours[name], spec.flat), moving(whole[name], spec.flat))
+            assert gap < 1e-5, name
+
+
+def moving(whole, flat: tuple[str, ...]):
+    """What is global, without the gradients that are rounding alone."""
+    total, by_params, *left = whole
+    return total, without(by_params, flat), left
+
+
+def worst(ours, expected) -> float:
+    return max(jax.tree.leaves(jax.tree.map(error, ours, expected)), default=0.0)

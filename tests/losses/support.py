@@ -112,34 +112,79 @@ def value(loss, student, teacher, batch, params=None, devices=1):
     return parts[0] if loss.whole_batch else parts.ravel()
 
 
+def part_of(loss, student, teacher, batch, variables):
+    """One device's part: the gradient by what its student says; what is the same on all.
+
+    That is the value, the gradient by parameters, statistics and memory.
+    """
+    loss = loss.for_examples(SPLIT)
+
+    def objective(student, params):
+        return share(loss, {**variables, "params": params}, student, teacher, batch, KEY)
+
+    grad = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
+    (part, changed), (by_student, by_params) = grad(student, variables.get("params", {}))
+    total, by_params = jax.lax.psum((part, by_params), AXIS)
+    stats = jax.lax.pmean(changed.get("batch_stats", {}), AXIS)
+    return by_student, (total, by_params, stats, changed.get("memory", {}))
+
+
+def parts_of(out, devices):
+    """An equal part of the examples for each device."""
+    return jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), out)
+
+
+def joined(by_student):
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), by_student)
+
+
 def on_devices(loss, devices, flat=(), examples=8):
     """Value, gradient by what the student says, by parameters, and memory, on real devices.
 
     Without the `flat` parameters, whose gradient is rounding alone.
     """
-    loss = loss.for_examples(SPLIT)
-
-    def one(student, teacher, batch, params):
-        def objective(student, params):
-            variables = with_params(loss, params)
-            return share(loss, variables, student, teacher, batch, KEY)
-
-        grad = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
-        (part, changed), (by_student, by_params) = grad(student, params)
-        total, by_params = jax.lax.psum((part, by_params), AXIS)
-        stats = jax.lax.pmean(changed.get("batch_stats", {}), AXIS)
-        return by_student, (total, by_params, stats, changed.get("memory", {}))
-
-    cut = lambda x: x.reshape(devices, -1, *x.shape[1:])  # noqa: E731
-    parts = jax.tree.map(cut, example(examples))
     spread = jax.pmap(
-        one, AXIS, in_axes=(0, 0, 0, None), out_axes=(0, None), devices=jax.devices()[:devices]
+        functools.partial(part_of, loss),
+        AXIS,
+        in_axes=(0, 0, 0, None),
+        out_axes=(0, None),
+        devices=jax.devices()[:devices],
     )
-    by_student, rest = jax.device_get(spread(*parts, own_variables(loss).get("params", {})))
+    parts = parts_of(example(examples), devices)
+    by_student, rest = jax.device_get(spread(*parts, own_variables(loss)))
     total, by_params, *left = rest
-    by_params = flat_float64(by_params)
-    by_params = {name: array for name, array in by_params.items() if name not in flat}
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), by_student), total, by_params, left
+    return joined(by_student), total, without(by_params, flat), left
+
+
+def of_all_losses(devices, own):
+    """In one program, by loss: the gradient by this process's examples; what is the same on all.
+
+    `own`: losses and their variables, by name. With several processes `devices` are all of them.
+    """
+
+    def on_one(student, teacher, batch, variables):
+        parts = student, teacher, batch
+        found = {name: part_of(own[name][0], *parts, variables[name]) for name in own}
+        return tuple({name: pair[i] for name, pair in found.items()} for i in (0, 1))
+
+    local = [d for d in jax.devices()[:devices] if d.process_index == jax.process_index()]
+    first = jax.process_index() * len(local)
+    mine = jax.tree.map(lambda x: x[first : first + len(local)], parts_of(example(8), devices))
+    spread = jax.pmap(
+        on_one,
+        AXIS,
+        in_axes=(0, 0, 0, None),
+        out_axes=(0, None),
+        devices=local if jax.process_count() == 1 else None,
+    )
+    variables = {name: variables for name, (_, variables) in own.items()}
+    by_student, rest = jax.device_get(spread(*mine, variables))
+    return joined(by_student), rest
+
+
+def without(by_params, flat):
+    """The gradients by path, but for those that are rounding alone."""
+    return {name: x for name, x in flat_float64(by_params).items() if name not in flat}
 
 
 def as_float64(out):
