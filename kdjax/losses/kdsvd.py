@@ -1,5 +1,6 @@
 """Distillation by singular value decomposition (Lee et al., 2018, arXiv:1807.06819)."""
 
+import functools
 from itertools import pairwise
 
 import jax
@@ -76,7 +77,7 @@ def eigenvectors(matrix: Float[Array, "b n n"], count: int) -> Float[Array, "b n
     To first order `v_j` moves by `sum_i v_i (v_iᵀ dM v_j) / (λ_j - λ_i)`. Between vectors whose
     eigenvalues are equal, as far as float32 can tell, nothing moves: any mixture of them would do.
     """
-    values, vectors = jnp.linalg.eigh(jax.lax.stop_gradient(matrix))
+    values, vectors = decomposition(jax.lax.stop_gradient(matrix))
     values, vectors = values[:, ::-1], vectors[:, :, ::-1]
     first = vectors[:, :, :count]
     gap = values[:, None, :count] - values[:, :, None]
@@ -86,6 +87,15 @@ def eigenvectors(matrix: Float[Array, "b n n"], count: int) -> Float[Array, "b n
     moves = jnp.einsum("bmi,bmn,bnj->bij", vectors, matrix, first, precision="highest")
     moves = jnp.where(apart, moves / jnp.where(apart, gap, 1.0), 0.0)
     return first + jnp.einsum("bni,bij->bnj", vectors, moves, precision="highest")
+
+
+def decomposition(matrix: Float[Array, "b n n"]) -> tuple[Array, Array]:
+    """Eigenvalues, rising, and eigenvectors of symmetric matrices."""
+    # On a CPU jaxlib shares a batch out among the threads of a pool, and one of them waits for the
+    # others: as many decompositions at a time as there are threads wait for each other for ever.
+    one_by_one = functools.partial(jax.lax.map, jnp.linalg.eigh)
+    values, vectors = jax.lax.platform_dependent(matrix, cpu=one_by_one, default=jnp.linalg.eigh)
+    return values, vectors
 
 
 def _similarity(v: Float[Array, "b c"], w: Float[Array, "b d"]) -> Float[Array, "b c d"]:
