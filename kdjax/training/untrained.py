@@ -29,7 +29,7 @@ def write_untrained(
         stats={"student": variables.get("batch_stats", {}), "adapters": {}},
         frozen=variables.get("frozen", {}),
         memory={},
-        scales=jnp.ones(1),  # an empty array cannot be written
+        scales=jnp.ones(1),  # of no term: Orbax 0.12.8 saves no empty array
         optimizer={},
         ema={},
     )
