@@ -12,6 +12,7 @@ from kdjax.losses import CrossEntropy, SoftTarget
 from kdjax.models import Model, SmallCNN
 from kdjax.objective import Term
 from kdjax.optim import Cosine
+from kdjax.students.first_weights import first_weights
 from kdjax.training.parallel import Devices, fetch
 from kdjax.training.plan import Plan
 from kdjax.training.state import initial_adapters, initial_state, initial_variables
@@ -37,7 +38,8 @@ def random_teacher():
 def start(run: Run, plan: Plan):
     key = jax.random.key(3)
     adapters = initial_adapters(plan.terms, run.model, TEACHER, SHAPE, key)
-    variables = initial_variables(run.model, SHAPE, key)
+    fresh = initial_variables(run.model, SHAPE, key)
+    variables = first_weights(TEACHER, random_teacher(), run.model, fresh, None, SHAPE, list)
     ema = run.fit.ema_decay is not None
     state = initial_state(variables, adapters, len(plan.terms), plan.optimizer(), ema)
     return jax.device_get(state)
