@@ -133,7 +133,7 @@ def test_a_student_derived_from_such_a_student_keeps_the_classifier():
 @pytest.mark.parametrize("backend", ["pmap", "shard_map"])
 def test_no_step_on_any_number_of_devices_changes_a_bit_of_the_classifier(backend, digits):
     """Neither weight decay nor the mean over three devices nor the moving average."""
-    fit = tiny_fit(batch_size=96, optimizer=DECAYED, ema_decay=0.3)
+    fit = tiny_fit(batch_size=96, optimizer=DECAYED, ema_decay=0.9)
     student = reusing(RESNET, TEACHER, SHAPE)
     run = make_run(model=student, losses=(Term(SimKD()), Term(CrossEntropy())), fit=fit)
     source, teacher = digits.open("train"), random_teacher()
