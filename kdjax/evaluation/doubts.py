@@ -46,13 +46,14 @@ def refuse(logits: Logits, labels: Labels, classes: Sequence[str]) -> None:
 def other_order(logits: Logits, labels: Labels) -> dict[int, int]:
     """By true class, the answer it is given, if another order of the classes explains them all.
 
-    Empty if none does. The order is read off every other example and tried on those in between:
-    where a class has few examples, any answers would fit an order that was made from them.
+    Empty if none does. The order is read off half of each class and tried on the other half: where
+    a class has few examples, any answers would fit an order that was made from them.
     """
     answers = logits.argmax(axis=-1)
-    order = _usual_answers(answers[::2], labels[::2], logits.shape[-1])
+    read = np.argsort(labels, kind="stable")[::2]
+    order = _usual_answers(answers[read], labels[read], logits.shape[-1])
     tried = np.isin(labels, list(order))
-    tried[::2] = False
+    tried[read] = False
     if not tried.any():
         return {}
     expected = np.array([order[int(label)] for label in labels[tried]])
