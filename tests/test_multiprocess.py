@@ -17,10 +17,11 @@ import pytest
 from kdjax.evaluation.load import load
 from kdjax.training.run_directory import read_json
 from tests.losses.contract import specs
-from tests.losses.support import error, of_all_losses, own_variables, without
+from tests.losses.support import error, own_variables, without
 from tests.support import largest_difference
 
-LOCAL = Path(__file__).parent.parent / "launch" / "local.sh"
+ROOT = Path(__file__).parent.parent
+LOCAL = ROOT / "launch" / "local.sh"
 FLAGS = (
     *("--teacher.fit.epochs", "1", "--student.fit.epochs", "0.5", "--baseline", "False"),
     *("--teacher.model.widths", "4", "8", "--teacher.model.hidden", "16"),
@@ -31,7 +32,7 @@ FLAGS = (
 @pytest.fixture
 def command(tmp_path) -> list[str]:
     """The data set is not prepared yet: two processes come upon that at once."""
-    preset = Path(__file__).parent.parent / "configs" / "digits.py"
+    preset = ROOT / "configs" / "digits.py"
     kdjax = [sys.executable, "-m", "kdjax.cli", "distill", str(preset)]
     return [*kdjax, *FLAGS, "--data.directory", str(tmp_path / "tfds")]
 
@@ -101,13 +102,17 @@ def test_every_loss_is_the_same_in_two_processes_of_four_devices(tmp_path):
     losses = {spec.kind.__name__: spec.kind(**spec.given) for spec in specs()}
     own = {name: (loss, jax.device_get(own_variables(loss))) for name, loss in losses.items()}
     (tmp_path / "own").write_bytes(pickle.dumps(own))
-    program = [sys.executable, "-m", "tests.losses.across", str(tmp_path)]
-    launch = ["bash", str(LOCAL), "2", "4", "--", *program]
-    two = subprocess.Popen(launch, cwd=LOCAL.parents[1], stdout=subprocess.PIPE, text=True)
-    by_student, whole = of_all_losses(1, own)
-    out, _ = two.communicate(timeout=300)
+    # One program of all losses, and most of the time goes into making it faster.
+    quick = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    single = {**quick, "JAX_NUM_CPU_DEVICES": "1"}
+    program = [sys.executable, "-m", "tests.losses.across", str(tmp_path / "own")]
+    launch = ["bash", str(LOCAL), "2", "4", "--", *program, str(tmp_path / "two")]
+    two = subprocess.Popen(launch, cwd=ROOT, env=quick, stdout=subprocess.PIPE, text=True)
+    subprocess.run([*program, str(tmp_path / "one")], cwd=ROOT, env=single, check=True, timeout=500)
+    out, _ = two.communicate(timeout=500)
     assert two.returncode == 0, out
-    both = [pickle.loads((tmp_path / str(i)).read_bytes()) for i in (0, 1)]
+    by_student, whole = pickle.loads((tmp_path / "one0").read_bytes())
+    both = [pickle.loads((tmp_path / f"two{i}").read_bytes()) for i in (0, 1)]
     rows = jax.tree.map(lambda *halves: np.concatenate(halves), *(process[0] for process in both))
     for spec in specs():
         name = spec.kind.__name__
