@@ -3,7 +3,10 @@
 import json
 import subprocess
 import sys
+from functools import partial
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -11,8 +14,15 @@ from safetensors.numpy import load_file, save_file
 import kdjax.deploy.export as module
 from kdjax.deploy.export import export, load_exported
 from kdjax.evaluation.load import load
+from kdjax.losses import CRD, CrossEntropy, FitNet
+from kdjax.models.summary import parameter_count
+from kdjax.objective import Term
+from kdjax.training.loop import Teaching
+from kdjax.training.plan import Plan
+from tests.losses.contract import specs
 from tests.support import TINY, tiny_fit, tiny_run
-from tests.test_loop import run_it
+from tests.test_loop import metric_lines, run_it
+from tests.training import SHAPE, TEACHER, first_state, make_run, random_teacher
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +107,42 @@ def test_normalisation_is_inside(network, images, tmp_path):
 def test_no_export_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="holds no readable export"):
         load_exported(tmp_path)
+
+
+# --- What a student leaves behind --------------------------------------------------------------
+
+
+def shapes(tree) -> dict[str, tuple[int, ...]]:
+    paths = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): x.shape for path, x in paths}
+
+
+def plain(model) -> dict[str, tuple[int, ...]]:
+    """What the network has that never met a loss."""
+    image = jnp.zeros((1, *SHAPE), jnp.uint8)
+    return shapes(jax.eval_shape(partial(model.init, train=False), jax.random.key(0), image))
+
+
+@pytest.mark.parametrize("spec", specs(), ids=lambda spec: spec.kind.__name__)
+def test_what_is_kept_of_a_student_is_the_network_alone(spec):
+    term = spec.training or Term(spec.kind())
+    fit = tiny_fit(ema_decay=0.9)
+    run = make_run(model=spec.student, losses=(Term(CrossEntropy()), term), fit=fit)
+    state = jax.eval_shape(partial(first_state, run, Plan.of(run, TEACHER, 1000)))
+    assert shapes(state.variables()) == shapes(state.ema) == plain(spec.student)
+
+
+def test_adapters_and_banks_stay_behind(digits, images, tmp_path):
+    losses = (Term(CrossEntropy()), Term(FitNet()), Term(CRD(negatives=8, width=4)))
+    teacher = Teaching(TEACHER, random_teacher())
+    path = tmp_path / "student"
+    run_it(make_run(losses=losses, fit=tiny_fit()), path, digits, teacher=teacher)
+    pulls = [line["adapters"] for line in metric_lines(path) if line["kind"] == "gradients"]
+    assert all(pull["fit_net"] > 0 and pull["crd"] > 0 for pull in pulls)
+    student = load(path)
+    assert shapes(student.variables) == plain(TINY)
+    export(student, tmp_path / "export", images[:8], {})
+    weights = load_file(tmp_path / "export" / "weights.safetensors")
+    assert {name: array.shape for name, array in weights.items()} == plain(TINY)
+    trained = sum(array.size for name, array in weights.items() if name.startswith("params/"))
+    assert trained == parameter_count(TINY, SHAPE)

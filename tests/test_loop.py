@@ -35,7 +35,17 @@ class Stop:
         return self.left == 0
 
 
-def run_it(run: Run, path: Path, digits, *, devices=1, stop=lambda: False, speaks=False, **runtime):
+def run_it(
+    run: Run,
+    path: Path,
+    digits,
+    *,
+    devices=1,
+    stop=lambda: False,
+    speaks=False,
+    teacher=None,
+    **runtime,
+):
     runtime = Runtime(log_every=3, compilation_cache=False, **runtime)
     job = Job(Devices(count=devices), runtime, Reporter(speaks=speaks), stop=stop)
     evaluate = make_evaluate(run.model, digits.open("validation"), job.devices, 240)
@@ -44,7 +54,8 @@ def run_it(run: Run, path: Path, digits, *, devices=1, stop=lambda: False, speak
         return {k: v for k, v in evaluate(variables).items() if isinstance(v, float)}
 
     directory = RunDirectory(path)
-    fit(run, directory, digits.info, digits.open("train"), job, validate=validate)
+    source = digits.open("train")
+    fit(run, directory, digits.info, source, job, validate=validate, teacher=teacher)
     return directory.result()
 
 

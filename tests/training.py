@@ -35,14 +35,17 @@ def random_teacher():
     return jax.device_get(initial_variables(TEACHER, SHAPE, jax.random.key(7)))
 
 
-def start(run: Run, plan: Plan):
+def first_state(run: Run, plan: Plan):
     key = jax.random.key(3)
     adapters = initial_adapters(plan.terms, run.model, TEACHER, SHAPE, key)
     fresh = initial_variables(run.model, SHAPE, key)
     variables = first_weights(TEACHER, random_teacher(), run.model, fresh, None, SHAPE, list)
     ema = run.fit.ema_decay is not None
-    state = initial_state(variables, adapters, len(plan.terms), plan.optimizer(), ema)
-    return jax.device_get(state)
+    return initial_state(variables, adapters, len(plan.terms), plan.optimizer(), ema)
+
+
+def start(run: Run, plan: Plan):
+    return jax.device_get(first_state(run, plan))
 
 
 def train(run, source, teacher, layout=("pmap", 1), steps=4):

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,12 +78,14 @@ class Spec:
     """What it is trained in."""
 
 
-def specs() -> Iterator[Spec]:
+def specs() -> list[Spec]:
     """Of every loss: all files of tests are looked through."""
+    found = []
     for module in pkgutil.iter_modules(tests.losses.__path__, "tests.losses."):
         if module.name.startswith("tests.losses.test_"):
             loaded = importlib.import_module(module.name)
-            yield from (v.spec for k, v in vars(loaded).items() if k.startswith("Test"))
+            found += [v.spec for k, v in vars(loaded).items() if k.startswith("Test")]
+    return found
 
 
 def value_and_formula(spec: Spec, loss: DistillationLoss) -> tuple[np.ndarray, np.ndarray]:
