@@ -9,8 +9,9 @@ loss without a teacher is measured with `SoftTarget` in both steps, so that the 
 both. `DML` and `DistillationToken` need other students, and `SoftTarget` gets the same ones.
 
 Time: the ratio of the medians of steps that take turns, `SoftTarget` and a few losses, then
-`SoftTarget` again. The row of `SoftTarget` compares two copies of it: what it differs from one is
-noise. Memory: the difference of what the compiled step needs beside its arguments, plus that of the
+`SoftTarget` again; by the clock, and of the processor, which other work on the machine disturbs
+less and which is printed where networks run on it. The row of `SoftTarget` compares two copies of
+it: what it differs from one is noise. Memory: the difference of what the compiled step needs beside its arguments, plus that of the
 states, which hold adapters, their momentum and banks. For `RKD` a batch of 512 too, compiled only.
 
 With names, only these losses are measured, and their rows in the file replaced.
@@ -135,6 +136,7 @@ def compare(kinds: Sequence[type], student: Model) -> dict[str, dict[str, float]
             "mebibytes": mebibytes(programs[i], base),
             "seconds": round(clock[i], 3),
             "soft_target_seconds": round(clock[0], 3),
+            "steps": ROUNDS,
         }
         for i, kind in enumerate(kinds, start=1)
     }
@@ -158,8 +160,13 @@ def about() -> dict[str, str | int]:
         "python": platform.python_version(),
         **{library: version(library) for library in ("jax", "flax", "optax")},
         "batch": BATCH,
-        "rounds": ROUNDS,
     }
+
+
+def column(name: str, row: dict[str, float]) -> str:
+    """As in `docs/methods.md`."""
+    ratio = row["processor_time" if jax.default_backend() == "cpu" else "time"]
+    return f"| `{name}` | {ratio:.2f} x, {row['mebibytes']:+.1f} MiB |"
 
 
 def main(output: str, *names: str) -> None:
@@ -169,9 +176,7 @@ def main(output: str, *names: str) -> None:
     for kinds, student in groups(asked):
         for name, row in compare(kinds, student).items():
             found["losses"][name] = row
-            print(
-                f"| `{name}` | {row['time']:.2f} x, {row['mebibytes']:+.1f} MiB |", row, flush=True
-            )
+            print(column(name, row), flush=True)
         path.write_text(json.dumps({"about": about(), **found}, indent=1) + "\n")
     if RKD in asked:
         large = (Program(loss, STUDENT, 512) for loss in (RKD(), SoftTarget()))
