@@ -11,8 +11,9 @@ both. `DML` and `DistillationToken` need other students, and `SoftTarget` gets t
 Time: the ratio of the medians of steps that take turns, `SoftTarget` and a few losses, then
 `SoftTarget` again; by the clock, and of the processor, which other work on the machine disturbs
 less and which is printed where networks run on it. The row of `SoftTarget` compares two copies of
-it: what it differs from one is noise. Memory: the difference of what the compiled step needs beside its arguments, plus that of the
-states, which hold adapters, their momentum and banks. For `RKD` a batch of 512 too, compiled only.
+it: what it differs from one is noise. Memory: the difference of what the compiled step needs beside
+its arguments, plus that of the states, which hold adapters, their momentum and banks. For `RKD` a
+batch of 512 too, compiled only.
 
 With names, only these losses are measured, and their rows in the file replaced.
 """
@@ -177,12 +178,12 @@ def main(output: str, *names: str) -> None:
         for name, row in compare(kinds, student).items():
             found["losses"][name] = row
             print(column(name, row), flush=True)
-        path.write_text(json.dumps({"about": about(), **found}, indent=1) + "\n")
+        path.write_text(json.dumps({**found, "about": about()}, indent=1) + "\n")
     if RKD in asked:
         large = (Program(loss, STUDENT, 512) for loss in (RKD(), SoftTarget()))
         found["rkd_512_mebibytes"] = mebibytes(*large)
         print(f"RKD, batch of 512: {found['rkd_512_mebibytes']:+.1f} MiB")
-        path.write_text(json.dumps({"about": about(), **found}, indent=1) + "\n")
+        path.write_text(json.dumps({**found, "about": about()}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
