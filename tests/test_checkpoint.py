@@ -63,7 +63,7 @@ def test_a_metric_that_is_not_a_number_is_never_best(checkpoints):
 def test_the_network_is_stored_without_its_adapters_and_its_optimizer(checkpoints):
     state = save(checkpoints, 1, 0.5)
     variables = checkpoints.variables(1)
-    assert set(variables) == {"params", "batch_stats"}
+    assert set(variables) == {"params", "batch_stats", "frozen"}
     assert set(variables["params"]) == {"dense"}
     assert digest(variables) == digest(state.variables())
 

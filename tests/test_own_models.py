@@ -356,7 +356,7 @@ class Wrapped(VisionModel):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("Counting", "Wrapped: variables in cache would be lost; keep them in params or batch_st"),
+        ("Counting", "Wrapped: variables in cache would be lost; keep them in params, batch_st"),
         ("Numbered", "Wrapped: ['params']['trunk']['layers'][0]['bias'] cannot be kept; layers"),
     ],
 )
