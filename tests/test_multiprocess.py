@@ -96,6 +96,7 @@ def _identities(log: Path) -> list[tuple[str, int]]:
     return [(line["kind"], line["step"]) for line in lines]
 
 
+@pytest.mark.slow
 @needs_bash
 def test_every_loss_is_the_same_in_two_processes_of_four_devices(tmp_path):
     """Value, gradients, statistics and memory of the global batch."""
