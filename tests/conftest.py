@@ -4,10 +4,6 @@ import os
 
 # XLA's thread pool must hold a collective of eight devices on a machine with two cores.
 os.environ.setdefault("NPROC", "16")
-# Tests compile far more than they compute.
-os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-)
 
 from pathlib import Path
 

@@ -54,7 +54,7 @@ def reuses(experiment, **fields):
 
 def test_it_is_as_wide_and_as_large_as_the_teachers_last_map():
     large = RESNET.clone(widths=(4, 8), blocks=(1,))
-    student = reusing(large, RESNET, SHAPE)
+    student = reusing(large, RESNET, SHAPE, "test")
     assert (student.width, student.size, student.relu) == (6, (4, 4), True)
     shapes = variable_shapes(student, SHAPE)
     assert shapes["params", "projector_conv2", "kernel"] == (3, 3, 3, 3)
@@ -63,19 +63,19 @@ def test_it_is_as_wide_and_as_large_as_the_teachers_last_map():
     assert projected[0].features["projected"].shape == (1, 4, 4, 6)
     mobile = MobileNetV2(blocks=(1,), widths=(4, 6), strides=(1, 1), expansions=(1,), head=9)
     for teacher, width in ((TINY, 16), (mobile, 9), (RowLSTM(hidden=6), 12)):
-        student = reusing(large, teacher, SHAPE)
+        student = reusing(large, teacher, SHAPE, "test")
         assert (student.width, student.size, student.relu) == (width, (), False)
 
 
 def test_it_has_its_backbones_pixels_and_no_classifier_of_its_own():
-    student = reusing(RESNET.clone(dtype="bfloat16"), TINY, SHAPE)
+    student = reusing(RESNET.clone(dtype="bfloat16"), TINY, SHAPE, "test")
     assert student.network() == RESNET.clone(dtype="bfloat16")
     layers = {path[2] for path in variable_shapes(student, SHAPE) if path[1] == "network"}
     assert {path[1] for path in variable_shapes(RESNET, SHAPE)} == layers | {"classifier"}
 
 
 def test_the_frozen_classifier_is_counted():
-    student = reusing(RESNET, TINY, SHAPE)
+    student = reusing(RESNET, TINY, SHAPE, "test")
     shapes = variable_shapes(student, SHAPE)
     counted = {path: size for path, size in shapes.items() if path[0] != "batch_stats"}
     assert parameter_count(student, SHAPE) == sum(map(np.prod, counted.values()))
@@ -100,7 +100,7 @@ def test_a_field_that_cannot_work_is_refused(fields, message):
 
 @pytest.mark.parametrize("teacher", [TINY, RESNET], ids=lambda model: type(model).__name__)
 def test_a_derived_student_inherits_the_backbone_and_the_classifier(teacher):
-    variables, student = variables_of(teacher, seed=1), reusing(teacher, teacher, SHAPE)
+    variables, student = variables_of(teacher, seed=1), reusing(teacher, teacher, SHAPE, "test")
     first = first_weights(
         teacher, variables, student, variables_of(student), Derive(width=1.0), SHAPE, list
     )
@@ -119,7 +119,7 @@ def test_a_derived_student_inherits_the_backbone_and_the_classifier(teacher):
 
 
 def test_a_student_derived_from_such_a_student_keeps_the_classifier():
-    teacher = reusing(RESNET, TINY, SHAPE)
+    teacher = reusing(RESNET, TINY, SHAPE, "test")
     variables = variables_of(teacher)
     variables["frozen"] = {"classifier": variables_of(TINY)["params"]["classifier"]}
     student = teacher.scaled(0.5, 0.5)
@@ -134,7 +134,7 @@ def test_a_student_derived_from_such_a_student_keeps_the_classifier():
 def test_no_step_on_any_number_of_devices_changes_a_bit_of_the_classifier(backend, digits):
     """Neither weight decay nor the mean over three devices nor the moving average."""
     fit = tiny_fit(batch_size=96, optimizer=DECAYED, ema_decay=0.9)
-    student = reusing(RESNET, TEACHER, SHAPE)
+    student = reusing(RESNET, TEACHER, SHAPE, "test")
     run = make_run(model=student, losses=(Term(SimKD()), Term(CrossEntropy())), fit=fit)
     source, teacher = digits.open("train"), random_teacher()
     state, *_ = train(run, source, teacher, (backend, 3), steps=7)
@@ -258,6 +258,6 @@ def test_the_baseline_has_its_own_classifier(tiny):
     experiment = reuses(tiny())
     derived = SmallCNN(widths=(2, 4), hidden=8, mean=TINY.mean, std=TINY.std)
     assert baseline_run(experiment, TINY, SHAPE).model == derived
-    assert student_run(experiment, TINY, SHAPE, None).model == reusing(derived, TINY, SHAPE)
-    again = baseline_run(experiment, reusing(TINY, TINY, SHAPE), SHAPE).model
+    assert student_run(experiment, TINY, SHAPE, None).model == reusing(derived, TINY, SHAPE, "test")
+    again = baseline_run(experiment, reusing(TINY, TINY, SHAPE, "test"), SHAPE).model
     assert again == derived
