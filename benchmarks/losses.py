@@ -6,7 +6,7 @@ A step with `CrossEntropy` and the loss is compared with one with `CrossEntropy`
 teacher resnet32x4, student resnet8x4, 64 random images of 32x32x3 of a split of 50,000, 100
 classes, one device, through `make_train_step` and `Devices.spread`. Losses have their defaults. A
 loss without a teacher is measured with `SoftTarget` in both steps, so that the teacher answers in
-both. `DML` and `DistillationToken` need other students, and `SoftTarget` gets the same ones.
+both. `DML`, `DistillationToken` and `SimKD` need other students, and `SoftTarget` gets the same.
 
 Time: the ratio of the medians of steps that take turns, `SoftTarget` and a few losses, then
 `SoftTarget` again; by the clock, and of the processor, which other work on the machine disturbs
@@ -42,9 +42,11 @@ from kdjax.losses import (
     DistillationLoss,
     DistillationToken,
     Loss,
+    SimKD,
     SoftTarget,
 )
 from kdjax.models import NAMED, Ensemble, Model, ViT
+from kdjax.models.reused_classifier import reusing
 from kdjax.objective import Term
 from kdjax.optim import SGD, Constant
 from kdjax.training.parallel import Devices
@@ -61,6 +63,7 @@ OTHER_STUDENTS: dict[type, Model] = {
     DistillationToken: ViT(
         num_classes=CLASSES, patch=4, image_size=SHAPE[:2], distillation_token=True
     ),
+    SimKD: reusing(STUDENT, TEACHER, SHAPE, "SimKD"),
 }
 ROUNDS, TOGETHER = 5, 6
 """Steps of each program, and losses that take turns with one `SoftTarget`."""

@@ -318,11 +318,8 @@ class Workshop:
 
     @cached_property
     def _prober(self) -> Probe:
-        source, batch_size = (
-            self.dataset.open("validation"),
-            self.experiment.runtime.eval_batch_size,
-        )
-        return Probe(source, self.job.devices, batch_size)
+        source = self.dataset.open("validation")
+        return Probe(source, self.job.devices, self.experiment.runtime.eval_batch_size)
 
     def _warn(self, texts: Sequence[str]) -> None:
         for text in texts:

@@ -1,15 +1,17 @@
-"""The presets of the literature's tables: every cell builds, and says what was published."""
+"""The presets of the literature's tables build; losses fit what their cost is measured with."""
 
 import functools
+import typing
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks import losses as costs
 from kdjax.config import load_preset
 from kdjax.data.augment import Mixup
-from kdjax.losses import SimKD, SoftTarget
+from kdjax.losses import Loss, SimKD, SoftTarget
 from kdjax.models import NAMED, ReusedClassifier
 from kdjax.models.summary import output_shapes, parameter_count
 from kdjax.objective import Term, for_examples
@@ -268,3 +270,10 @@ def test_the_patient_recipe_is_that_of_the_paper():
     # Decay is times the rate here, and was times the share of its peak in the authors' code.
     assert fit.optimizer.weight_decay * 0.03 == pytest.approx(3e-4)
     assert (experiment.published.student, experiment.published.teacher) == (82.8, 83.0)
+
+
+@pytest.mark.parametrize("kind", typing.get_args(Loss), ids=lambda kind: kind.__name__)
+def test_the_cost_of_every_loss_is_measured_in_a_student_that_it_fits(kind):
+    student = costs.OTHER_STUDENTS.get(kind, costs.STUDENT)
+    (term,) = for_examples((Term(kind()),), costs.EXAMPLES)
+    adapter_shapes((term,), student, costs.TEACHER, costs.SHAPE)
