@@ -16,6 +16,7 @@ import tests.typechecking  # noqa: F401  the hook below looks it up
 # Tests compile the same small programs over and over; so do the processes they start.
 os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parent.parent / ".pytest_cache")
 jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_disable_most_optimizations", True)  # tests compile more than they compute
 install_import_hook("kdjax", "tests.typechecking.typechecked")
 
 from kdjax.training.parallel import set_up_compilation_cache

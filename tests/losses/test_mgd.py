@@ -1,5 +1,7 @@
 """Masked generative distillation: the teacher's map from a part of the student's."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from tests.losses.formulas import conv, pool_to_common
 from tests.losses.support import KEY, batch_of, example, own_variables, value
 
 
+@functools.cache  # finite differences ask for it thousands of times
 def mask(loss, labels, height, width, channels):
     keys = loss.apply({}, batch_of(labels), rngs={"loss": KEY}, method="example_keys")
     shape = (1, 1, channels) if loss.variant == "code" else (height, width, 1)
@@ -22,7 +25,7 @@ def formula(loss, student, teacher, labels, own):
     s, t = pool_to_common(student[ours], teacher[loss.teacher_stage or ours])
     if "align/kernel" in own:
         s = conv(s, own["align/kernel"], own["align/bias"])
-    x = s * mask(loss, labels, *t.shape[1:])
+    x = s * mask(loss, tuple(labels), *t.shape[1:])
     x = conv(x, own["generator_conv1/kernel"], own["generator_conv1/bias"], 1, (1, 1))
     x = np.maximum(x, 0)
     x = conv(x, own["generator_conv2/kernel"], own["generator_conv2/bias"], 1, (1, 1))
