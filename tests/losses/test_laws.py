@@ -1,6 +1,9 @@
 """Laws that several losses obey, and what is true of the union."""
 
+import dataclasses
+import re
 import typing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +32,8 @@ from tests.losses.support import (
     whole_logits,
 )
 
+LOSSES = typing.get_args(Loss)
+
 LOGIT_LOSSES = [
     CrossEntropy(),
     CrossEntropy(label_smoothing=0.2),
@@ -41,8 +46,21 @@ LOGIT_LOSSES = [
 ]
 
 
+def test_the_table_of_methods_has_every_loss_with_its_fields():
+    text = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    named = [re.match(r"\| `(\w+)`", row[0])[1] for row in rows]
+    with_fields = list(zip(named, rows, strict=True))[-len(LOSSES) :]
+    fields = {name: set(re.findall(r"`(\w+)`", row[2])) for name, row in with_fields}
+    assert fields == {
+        kind.__name__: {f.name for f in dataclasses.fields(kind)} - {"parent", "name"}
+        for kind in LOSSES
+    }
+    assert all(named.count(kind.__name__) == 2 for kind in LOSSES if kind is not CrossEntropy)
+
+
 def test_every_loss_of_the_union_has_its_contract():
-    assert {spec.kind for spec in specs()} == set(typing.get_args(Loss))
+    assert {spec.kind for spec in specs()} == set(LOSSES)
 
 
 @law
