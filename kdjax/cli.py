@@ -4,6 +4,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import NamedTuple
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
@@ -113,12 +114,11 @@ def _guarded(name: str, arguments: list[str], debug: bool) -> int:
         _quiet_libraries()
     import jax
 
-    from kdjax import commands
     from kdjax.training.loop import Preempted
     from kdjax.training.preemption import EXIT_PREEMPTED
     from kdjax.training.processes import abandon
 
-    run: Callable[[list[str]], None] = getattr(commands, name)
+    run: Callable[[list[str]], None] = import_module(f"kdjax.commands.{name}").run
     try:
         run(arguments)
     except Preempted as stop:

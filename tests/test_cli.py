@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from kdjax.cli import COMMANDS, main
-from kdjax.commands import ShowFlags
+from kdjax.commands.preset_flags import ShowFlags
 from kdjax.config import to_json
 from kdjax.experiment import Experiment
 from kdjax.flags import parse_with_preset, with_named_models

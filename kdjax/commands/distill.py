@@ -1,0 +1,21 @@
+"""The whole job."""
+
+import shlex
+
+from rich.console import Console
+
+from kdjax import distill as job
+from kdjax import tables
+from kdjax.commands.preset_flags import WorkFlags
+from kdjax.flags import parse_with_preset
+
+
+def run(arguments: list[str]) -> None:
+    """The whole job."""
+    flags = parse_with_preset(WorkFlags, arguments, "kdjax distill")
+    command = shlex.join(["kdjax", "distill", *arguments])
+    summary = job.distill(flags.experiment, flags.directory, command)
+    if summary:
+        console = Console()
+        console.print(tables.comparison(summary))
+        console.print(f"report: {flags.directory / 'report.html'}", soft_wrap=True, highlight=False)

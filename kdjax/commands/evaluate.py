@@ -1,0 +1,54 @@
+"""Metrics of a checkpoint."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from tyro.conf import Positional
+
+from kdjax import tables
+from kdjax.evaluation.of_run import evaluate_run
+from kdjax.experiment import Data
+from kdjax.flags import parse
+from kdjax.training.parallel import set_up_compilation_cache
+from kdjax.training.run_directory import write_json
+
+
+@dataclass(frozen=True)
+class EvaluateFlags:
+    """Metrics of a checkpoint: `kdjax evaluate runs/digits/student --checkpoint latest`."""
+
+    run: Positional[Path]
+    """A run directory."""
+    checkpoint: str = "best"
+    """`best`, `latest` or a step."""
+    split: Literal["train", "validation", "test"] = "test"
+    """Split of the run's data set."""
+    weights: Literal["raw", "ema"] | None = None
+    """Raw weights or their moving average; by default the average where one was kept."""
+    batch_size: int = 512
+    """Examples at a time."""
+    output: Path | None = None
+    """Write the metrics to this JSON file too."""
+    data: str | None = None
+    """`tfds:NAME`: evaluate on this data set instead of the run's own."""
+    directory: str | None = None
+    """Where TFDS keeps that data set."""
+
+
+def run(arguments: list[str]) -> None:
+    """Metrics of a checkpoint."""
+    flags = parse(EvaluateFlags, arguments, "kdjax evaluate")
+    set_up_compilation_cache()
+    metrics = evaluate_run(
+        flags.run,
+        checkpoint=flags.checkpoint,
+        split=flags.split,
+        weights=flags.weights,
+        batch_size=flags.batch_size,
+        data=Data(name=flags.data, directory=flags.directory) if flags.data else None,
+    )
+    Console().print(tables.metrics(metrics))
+    if flags.output:
+        write_json(flags.output, metrics)
