@@ -51,7 +51,7 @@ from kdjax.objective import Term
 from kdjax.optim import SGD, Constant
 from kdjax.training.parallel import Devices
 from kdjax.training.plan import Plan
-from kdjax.training.state import initial_adapters, initial_state, initial_variables
+from kdjax.training.state import Fixed, initial_adapters, initial_state, initial_variables
 from kdjax.training.step import make_train_step
 from kdjax.types import Batch
 
@@ -82,7 +82,10 @@ class Program:
         state = initial_state(weights(student), adapters, len(terms), plan.optimizer(), ema=False)
         devices = Devices(count=1)
         self.state = devices.replicate(jax.device_get(state))
-        self.rest = devices.replicate(weights(TEACHER)), devices.split(random_batch(batch_size))
+        self.rest = (
+            Fixed(devices.replicate(weights(TEACHER))),
+            devices.split(random_batch(batch_size)),
+        )
         step = devices.spread(make_train_step(plan), donate=True)
         self.step = step.lower(self.state, *self.rest).compile()
 
@@ -112,6 +115,7 @@ def random_batch(size: int) -> Batch:
         label=rng.integers(0, CLASSES, size, dtype=np.int32),
         index=index,
         epoch=np.zeros(size, np.int32),
+        view=np.zeros(size, np.int32),
         mask=np.ones(size, bool),
     )
 

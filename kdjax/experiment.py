@@ -29,6 +29,12 @@ class Data:
     """Split read once, at the end."""
     augment: tuple[Augmentation, ...] = ()
     """Random views for training, applied on the device in this order."""
+    teacher_augment: tuple[Augmentation, ...] | None = None
+    """Random views for the teacher, drawn apart from the student's; None: it sees the same."""
+    views: int = 1
+    """Views of each example that follow each other in a batch; an epoch has that many of all."""
+    cycle: int | None = None
+    """See only this many different views of each example, over and over; None: ever new ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +149,10 @@ class Runtime:
     """Use this many devices; None: all of them."""
     eval_batch_size: int = 512
     """Examples in a global evaluation batch, rounded up to a multiple of the devices."""
+    resident: bool | None = None
+    """Keep all training images on every device; None: on accelerators, where they are few."""
+    steps_per_dispatch: int | None = None
+    """Steps the host starts at once; None: 16 on accelerators with resident images, else 1."""
     log_every: int = 20
     """Steps between two lines of `metrics.jsonl`."""
     keep_latest: int = 2

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any, get_args
 
-from kdjax.data.augment import Flip, Mixup, PadCrop, RandomResizedCrop
+from kdjax.data.augment import Augmentation, Flip, Mixup, PadCrop, RandomResizedCrop
 from kdjax.experiment import ASSISTANTS, Data, Derive, Experiment, Fit, Runtime, Student
 from kdjax.losses import SimKD
 from kdjax.models import ConvNeXt, Ensemble, Model, ReusedClassifier
@@ -86,8 +86,22 @@ def _check_finite(where: str, value: object) -> None:
 def _check_data(data: Data) -> None:
     known = data.name == "digits" or (data.name.startswith("tfds:") and len(data.name) > 5)
     _require("data.name", data.name, known, "digits or tfds:NAME")
-    for i, transform in enumerate(data.augment):
-        where = f"data.augment.{i}"
+    _require("data.views", data.views, data.views >= 1, "at least 1")
+    if data.cycle is not None:
+        _require("data.cycle", data.cycle, data.cycle >= 1, "at least 1, or None")
+    _check_augment("data.augment", data.augment)
+    if data.teacher_augment is not None:
+        _check_augment("data.teacher_augment", data.teacher_augment)
+        if any(isinstance(transform, Mixup) for transform in data.teacher_augment):
+            raise ValueError(
+                "data.teacher_augment: the teacher would see mixtures that the student does not; "
+                "leave out Mixup, or set data.teacher_augment to None to mix the same for both."
+            )
+
+
+def _check_augment(list_name: str, transforms: tuple[Augmentation, ...]) -> None:
+    for i, transform in enumerate(transforms):
+        where = f"{list_name}.{i}"
         if isinstance(transform, PadCrop):
             _require(f"{where}.padding", transform.padding, transform.padding >= 0, ">= 0")
         if isinstance(transform, Flip | Mixup):
@@ -101,7 +115,7 @@ def _check_data(data: Data) -> None:
                 _require(f"{where}.{name}", bounds, fits, remedy)
         if isinstance(transform, Mixup):
             _require(f"{where}.alpha", transform.alpha, transform.alpha > 0, "positive")
-            if i + 1 < len(data.augment):
+            if i + 1 < len(transforms):
                 raise ValueError(f"{where}: Mixup comes last, and once; move it to the end.")
 
 
@@ -243,5 +257,8 @@ def _check_runtime(runtime: Runtime) -> None:
     for name in ("eval_batch_size", "log_every", "keep_latest", "keep_best"):
         value = getattr(runtime, name)
         _require(f"runtime.{name}", value, value >= 1, "at least 1")
+    together = runtime.steps_per_dispatch
+    if together is not None:
+        _require("runtime.steps_per_dispatch", together, together >= 1, "at least 1, or None")
     if runtime.devices is not None:
         _require("runtime.devices", runtime.devices, runtime.devices >= 1, "at least 1, or None")

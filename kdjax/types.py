@@ -35,19 +35,23 @@ class Batch(NamedTuple):
     - `image`: uint8 `[b, H, W, C]`, before augmentation and normalisation.
     - `label`: class index.
     - `index`: position of the example in its split: its name, in every epoch and on any device.
-    - `epoch`: how often the example has been seen before; with `index` it keys augmentation.
+    - `epoch`: how many passes over the split came before.
+    - `view`: which of the example's random views is seen; with `index` it keys augmentation.
     - `mask`: False for padding, which counts nowhere.
     - `other_label`, `share`: of an image that is `share` its own and `1 - share` another one, the
       label of that other one; None where no images are mixed.
+    - `shown`: what the teacher sees; None where that is `image`.
     """
 
     image: Any
     label: Any
     index: Any
     epoch: Any
+    view: Any
     mask: Any
     other_label: Any = None
     share: Any = None
+    shown: Any = None
 
 
 Mask = Bool[Array, " b"]

@@ -1,4 +1,4 @@
-"""Augmentation against plain NumPy, and its one source of randomness: (seed, epoch, index)."""
+"""Augmentation against plain NumPy, and its one source of randomness: (seed, view, index)."""
 
 import dataclasses
 import functools
@@ -28,7 +28,7 @@ OTHER_VALUES = {
 OF_ONE_IMAGE = [kind for kind in typing.get_args(Augmentation) if kind is not Mixup]
 
 
-def batch(examples=EXAMPLES, epoch=0, index=None, image=None):
+def batch(examples=EXAMPLES, view=0, index=None, image=None):
     """Images without a zero and without two equal pixels, so that every view tells its offset."""
     index = np.arange(examples) if index is None else np.full(examples, index)
     pixels = np.arange(1, 1 + HEIGHT * WIDTH * CHANNELS, dtype=np.uint8)
@@ -38,7 +38,8 @@ def batch(examples=EXAMPLES, epoch=0, index=None, image=None):
         jnp.asarray(image),
         jnp.zeros(examples, jnp.int32),
         jnp.asarray(index, jnp.int32),
-        jnp.full(examples, epoch, jnp.int32),
+        jnp.zeros(examples, jnp.int32),
+        jnp.full(examples, view, jnp.int32),
         jnp.ones(examples, bool),
     )
 
@@ -225,7 +226,7 @@ def test_mixup_mixes_each_image_with_the_next_of_the_batch():
 def test_the_number_of_devices_changes_nothing(devices):
     transforms = (PadCrop(padding=1), Flip(), Mixup(alpha=0.5, probability=0.7))
     one, many = (on_devices(transforms, 3, different(), n) for n in (1, devices))
-    for ours, theirs in zip(many, one, strict=True):
+    for ours, theirs in zip(*map(jax.tree.leaves, (many, one)), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
@@ -252,7 +253,7 @@ def test_the_share_belongs_to_the_example():
     share = on_devices((Mixup(),), 0, examples).share
     shuffled = jax.tree.map(lambda leaf: leaf[order], examples)
     np.testing.assert_array_equal(on_devices((Mixup(),), 0, shuffled).share, share[order])
-    later = examples._replace(epoch=examples.epoch + 1)
+    later = examples._replace(view=examples.view + 1)
     for other in (on_devices((Mixup(),), 1, examples), on_devices((Mixup(),), 0, later)):
         assert (other.share != share).all()
 
@@ -286,12 +287,12 @@ def test_the_view_belongs_to_the_example_and_not_to_its_place():
     assert len(np.unique(np.asarray(seen).reshape(EXAMPLES, -1), axis=0)) > 20
 
 
-@pytest.mark.parametrize("key", [{"seed": 1}, {"epoch": 1}, {"index": 1}])
-def test_another_seed_epoch_or_index_is_another_view(key):
-    seeds = {"seed": 0, "epoch": 0, "index": 0}
+@pytest.mark.parametrize("key", [{"seed": 1}, {"view": 1}, {"index": 1}])
+def test_another_seed_view_or_index_is_another_view(key):
+    seeds = {"seed": 0, "view": 0, "index": 0}
 
-    def draw(seed, epoch, index):
-        drawn = [batch(1, epoch=epoch + 10 * i, index=index + 10 * i) for i in range(16)]
+    def draw(seed, view, index):
+        drawn = [batch(1, view=view + 10 * i, index=index + 10 * i) for i in range(16)]
         return views(STANDARD, seed, jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *drawn))
 
     first, again, other = draw(**seeds), draw(**seeds), draw(**{**seeds, **key})
@@ -300,17 +301,17 @@ def test_another_seed_epoch_or_index_is_another_view(key):
     assert same.sum() < 4  # one in fifty by chance
 
 
-def test_epoch_and_index_do_not_stand_in_for_each_other():
-    one = views(STANDARD, 0, batch(32, epoch=3, index=5))
-    other = views(STANDARD, 0, batch(32, epoch=5, index=3))
-    sum_kept = views(STANDARD, 0, batch(32, epoch=4, index=4))
+def test_view_and_index_do_not_stand_in_for_each_other():
+    one = views(STANDARD, 0, batch(32, view=3, index=5))
+    other = views(STANDARD, 0, batch(32, view=5, index=3))
+    sum_kept = views(STANDARD, 0, batch(32, view=4, index=4))
     assert len({np.asarray(v[0]).tobytes() for v in (one, other, sum_kept)}) == 3
 
 
 def test_labels_and_positions_pass_untouched():
-    examples = batch(8, epoch=2)
+    examples = batch(8, view=2)
     seen = augment(STANDARD, 0, examples)
-    for name in ("label", "index", "epoch", "mask"):
+    for name in ("label", "index", "view", "mask"):
         assert getattr(seen, name) is getattr(examples, name)
     assert augment((), 0, examples) is examples
 

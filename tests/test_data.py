@@ -71,9 +71,9 @@ def test_bad_names_are_refused(name, splits, message, data_directory, digits):
 
 def test_every_epoch_is_a_permutation_and_batches_straddle_epochs():
     stream = TrainingStream(_numbered(10), batch_size=4, seed=0)
-    positions = [stream.positions(step) for step in range(5)]
-    index = np.concatenate([p[0] for p in positions])
-    epoch = np.concatenate([p[1] for p in positions])
+    batches = [stream.names(step, np.arange(4)) for step in range(5)]
+    index = np.concatenate([batch.index for batch in batches])
+    epoch = np.concatenate([batch.epoch for batch in batches])
     assert epoch.tolist() == [0] * 10 + [1] * 10
     for e in (0, 1):
         assert sorted(index[epoch == e]) == list(range(10))
@@ -88,6 +88,29 @@ def test_a_batch_is_a_function_of_seed_and_step():
         np.testing.assert_array_equal(stream.batch(step, rows).index, first[step])
     other = TrainingStream(_numbered(10), 4, seed=2).batch(0, rows).index
     assert other.tolist() != first[0].tolist()
+
+
+def test_views_of_an_example_follow_each_other():
+    stream = TrainingStream(_numbered(5), 4, seed=0, views=2)
+    batches = [stream.names(step, np.arange(4)) for step in range(5)]
+    index, epoch, view = (
+        np.concatenate([getattr(batch, name) for batch in batches])
+        for name in ("index", "epoch", "view")
+    )
+    np.testing.assert_array_equal(index[::2], index[1::2])
+    for e in (0, 1):
+        assert sorted(index[10 * e : 10 * (e + 1) : 2]) == list(range(5))
+    assert epoch.tolist() == [0] * 10 + [1] * 10
+    assert view.tolist() == [0, 1] * 5 + [2, 3] * 5
+
+
+def test_a_cycle_comes_back_to_the_same_views_and_changes_no_order():
+    endless, cycle = (TrainingStream(_numbered(5), 5, seed=0, cycle=c) for c in (None, 3))
+    batches = [cycle.names(step, np.arange(5)) for step in range(7)]
+    assert [batch.view.tolist() for batch in batches] == [[v] * 5 for v in (0, 1, 2, 0, 1, 2, 0)]
+    assert [batch.epoch[0] for batch in batches] == list(range(7))
+    for step, batch in enumerate(batches):
+        np.testing.assert_array_equal(batch.index, endless.names(step, np.arange(5)).index)
 
 
 def test_a_batch_larger_than_the_split_is_refused():

@@ -29,6 +29,7 @@ from kdjax.optim import DOT, SGD, Constant
 from kdjax.training.gradients import Remembered, terms_of
 from kdjax.training.parallel import Devices, fetch
 from kdjax.training.plan import Plan
+from kdjax.training.state import Fixed
 from kdjax.training.step import make_balance, make_probe
 from kdjax.types import Batch
 from tests.support import TINY, largest_difference, tiny_fit
@@ -288,7 +289,7 @@ def probed(run, source, teacher, count):
     state, frozen = devices.replicate(start(run, plan)), devices.replicate(teacher)
     batch = TrainingStream(source, 32, run.seed).batch(0, devices.rows(32))
     probe = devices.spread(make_probe(plan), donate=False)
-    return fetch(probe(state, frozen, devices.split(batch)))
+    return fetch(probe(state, Fixed(frozen), devices.split(batch)))
 
 
 def test_balanced_terms_pull_as_their_weights_say(source, teacher):
@@ -298,7 +299,7 @@ def test_balanced_terms_pull_as_their_weights_say(source, teacher):
     state, frozen = devices.replicate(start(run, plan)), devices.replicate(teacher)
     batch = devices.split(TrainingStream(source, 32, run.seed).batch(0, devices.rows(32)))
     norms, _ = probed(run, source, teacher, 1)
-    balanced = devices.spread(make_balance(plan), donate=True)(state, frozen, batch)
+    balanced = devices.spread(make_balance(plan), donate=True)(state, Fixed(frozen), batch)
     scales = fetch(balanced.scales)
     pulls = norms * scales * np.array([1.0, 2.0])
     np.testing.assert_allclose(pulls[1] / pulls[0], 2.0, rtol=1e-4)

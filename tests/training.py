@@ -15,7 +15,7 @@ from kdjax.optim import Cosine
 from kdjax.students.first_weights import first_weights
 from kdjax.training.parallel import Devices, fetch
 from kdjax.training.plan import Plan
-from kdjax.training.state import initial_adapters, initial_state, initial_variables
+from kdjax.training.state import Fixed, initial_adapters, initial_state, initial_variables
 from kdjax.training.step import make_train_step
 from tests.support import TINY, tiny_fit
 
@@ -59,7 +59,7 @@ def train(run, source, teacher, layout=("pmap", 1), steps=4):
     rows = devices.rows(run.fit.batch_size, run.fit.accumulate)
     history = []
     for i in range(steps):
-        state, metrics = step(state, frozen, devices.split(stream.batch(i, rows)))
+        state, metrics = step(state, Fixed(frozen), devices.split(stream.batch(i, rows)))
         history.append(fetch(metrics))
     return state, np.array(history), frozen
 

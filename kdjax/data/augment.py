@@ -1,7 +1,7 @@
 """Augmentation on the device: a pure function of an image and its key, and of its neighbour.
 
-The key is derived from (seed, epoch, example index), so a view does not depend on the number of
-devices, on the batch an example falls into, or on where a run was resumed.
+The key is derived from (seed, view number, example index), so a view does not depend on the number
+of devices, on the batch an example falls into, or on where a run was resumed.
 """
 
 import math
@@ -113,11 +113,13 @@ def _unit(image: Array) -> Array:
 
 Augmentation = PadCrop | Flip | RandomResizedCrop | Mixup
 
-VIEWS = 1
-"""Stream of the seed that views are drawn from; initial weights use another."""
+VIEWS, TEACHER_VIEWS = 1, 3
+"""Streams of the seed that views are drawn from; initial weights and losses use others."""
 
 
-def augment(transforms: Sequence[Augmentation], seed: Array | int, batch: Batch) -> Batch:
+def augment(
+    transforms: Sequence[Augmentation], seed: Array | int, batch: Batch, stream: int = VIEWS
+) -> Batch:
     """The batch with every image seen through its own random view.
 
     `batch` is what one device holds of a global batch; mixing needs the axis AXIS.
@@ -125,11 +127,11 @@ def augment(transforms: Sequence[Augmentation], seed: Array | int, batch: Batch)
     if not transforms:
         return batch
 
-    def key_of(index: Array, epoch: Array) -> Array:
-        key = jax.random.fold_in(jax.random.key(seed), VIEWS)
-        return jax.random.fold_in(jax.random.fold_in(key, epoch), index)
+    def key_of(index: Array, view: Array) -> Array:
+        key = jax.random.fold_in(jax.random.key(seed), stream)
+        return jax.random.fold_in(jax.random.fold_in(key, view), index)
 
-    keys = jax.vmap(key_of)(batch.index, batch.epoch)
+    keys = jax.vmap(key_of)(batch.index, batch.view)
     for i, transform in enumerate(transforms):
         own = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
         if isinstance(transform, Mixup):

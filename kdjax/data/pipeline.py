@@ -21,31 +21,37 @@ T = TypeVar("T")
 class TrainingStream:
     """The global batches of a run, by step."""
 
-    def __init__(self, source: Source, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, source: Source, batch_size: int, seed: int, views: int = 1, cycle: int | None = None
+    ) -> None:
+        """`views` of each example follow each other; with `cycle` it has only so many in all."""
         if batch_size > len(source):
             raise ValueError(
                 f"fit.batch_size: {batch_size} is more than the {len(source)} training examples."
             )
         self._source, self._batch_size, self._seed = source, batch_size, seed
+        self._views, self._cycle = views, cycle
         self._order = lru_cache(maxsize=2)(self._permutation)
 
     def _permutation(self, epoch: int) -> np.ndarray:
         rng = np.random.Generator(np.random.Philox(key=[self._seed, epoch]))
         return rng.permutation(len(self._source))
 
-    def positions(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Example index and epoch of each example of batch `step`."""
-        place = step * self._batch_size + np.arange(self._batch_size)
-        epoch, rank = np.divmod(place, len(self._source))
-        index = np.empty(self._batch_size, np.int64)
-        for e in np.unique(epoch):
-            index[epoch == e] = self._order(int(e))[rank[epoch == e]]
-        return index, epoch
-
     def batch(self, step: int, rows: np.ndarray) -> Batch:
         """The given rows of global batch `step`: those this process feeds to its devices."""
-        index, epoch = self.positions(step)
-        return _read(self._source, index[rows], epoch[rows], np.ones(len(rows), bool))
+        return _read(self._source, self.names(step, rows))
+
+    def names(self, step: int, rows: np.ndarray) -> Batch:
+        """The same without images and labels: which examples, and which view of each."""
+        place, view = np.divmod(step * self._batch_size + rows, self._views)
+        epoch, rank = np.divmod(place, len(self._source))
+        index = np.empty(len(rows), np.int64)
+        for e in np.unique(epoch):
+            index[epoch == e] = self._order(int(e))[rank[epoch == e]]
+        view = epoch * self._views + view
+        if self._cycle is not None:
+            view %= self._cycle
+        return _named(index, epoch, view, np.ones(len(rows), bool))
 
 
 def first_batches(
@@ -64,12 +70,18 @@ def evaluation_batches(source: Source, batch_size: int, rows: np.ndarray) -> Ite
     for start in range(0, len(source), batch_size):
         index = start + rows
         mask = index < len(source)
-        yield _read(source, np.where(mask, index, 0), np.zeros(len(rows), np.int64), mask)
+        zeros = np.zeros(len(rows), np.int64)
+        yield _read(source, _named(np.where(mask, index, 0), zeros, zeros, mask))
 
 
-def _read(source: Source, index: np.ndarray, epoch: np.ndarray, mask: np.ndarray) -> Batch:
-    image, label = source.read(index)
-    return Batch(image, label, index.astype(np.int32), epoch.astype(np.int32), mask)
+def _read(source: Source, batch: Batch) -> Batch:
+    image, label = source.read(batch.index)
+    return batch._replace(image=image, label=label)
+
+
+def _named(index: np.ndarray, epoch: np.ndarray, view: np.ndarray, mask: np.ndarray) -> Batch:
+    index, epoch, view = (x.astype(np.int32) for x in (index, epoch, view))
+    return Batch(None, None, index, epoch, view, mask)
 
 
 def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:

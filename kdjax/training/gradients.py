@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.data.augment import augment
+from kdjax.data.augment import TEACHER_VIEWS, augment
 from kdjax.models import Model, infer
 from kdjax.objective import term_names
 from kdjax.training.plan import Plan
 from kdjax.training.share import MUTABLE, loss_variables, share
-from kdjax.training.state import TrainState, pack
+from kdjax.training.state import Fixed, TrainState, pack
 from kdjax.types import Batch, Outputs, Variables
 
 LOSSES = 2
@@ -29,7 +29,7 @@ class Remembered(NamedTuple):
 def gradients_of(
     plan: Plan,
     state: TrainState,
-    teacher: Variables | None,
+    fixed: Fixed,
     batch: Batch,
     pulls: Sequence[Float[Array, " terms"]],
 ) -> tuple[list[Any], Remembered, Float[Array, " terms"]]:
@@ -43,13 +43,13 @@ def gradients_of(
     sliced = jax.tree.map(lambda x: x.reshape(slices, -1, *x.shape[1:]), batch)
     key = jax.random.fold_in(jax.random.key(run.seed), LOSSES)
     key = jax.random.fold_in(key, state.step)
-    teaching = state.ema if run.fit.ema_teacher else teacher
+    teaching = state.ema if run.fit.ema_teacher else fixed.teacher
 
     def one(past: Remembered, part: Batch) -> tuple[Remembered, Any]:
-        part = augment(run.data.augment, run.seed, part)
+        seen = _seen(plan, fixed.look_up(part))
 
         def terms(params: Any) -> tuple[Array, Remembered]:
-            return terms_of(plan, params, state.frozen, past, teaching, part, key)
+            return terms_of(plan, params, state.frozen, past, teaching, seen, key)
 
         values, backward, past = jax.vjp(terms, state.params, has_aux=True)
         return past, ([backward(pull)[0] for pull in pulls], values)
@@ -93,8 +93,19 @@ def terms_of(
     return jnp.stack(terms), Remembered(stats, trees[2])
 
 
+def _seen(plan: Plan, batch: Batch) -> Batch:
+    """The batch through random views: the student's, and the teacher's where it has its own."""
+    data, seed = plan.run.data, plan.run.seed
+    seen = augment(data.augment, seed, batch)
+    if plan.teaching is None or data.teacher_augment is None:
+        return seen
+    shown = augment(data.teacher_augment, seed, batch, TEACHER_VIEWS)
+    return seen._replace(shown=shown.image)
+
+
 def _teach(model: Model | None, variables: Variables | None, batch: Batch) -> Outputs | None:
     """The teacher's outputs: always in evaluation mode, never differentiated."""
     if model is None or variables is None:
         return None
-    return jax.lax.stop_gradient(infer(model, variables, batch.image))
+    images = batch.image if batch.shown is None else batch.shown
+    return jax.lax.stop_gradient(infer(model, variables, images))

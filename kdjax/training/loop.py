@@ -14,7 +14,7 @@ import numpy as np
 
 from kdjax.config import to_dict
 from kdjax.data.pipeline import TrainingStream, prefetch
-from kdjax.data.sources import DataInfo, Source
+from kdjax.data.sources import Arrays, DataInfo, Source
 from kdjax.experiment import ASSISTANTS, Run, Runtime
 from kdjax.models import Model
 from kdjax.models.summary import parameter_count
@@ -27,12 +27,13 @@ from kdjax.training.processes import agree, meet
 from kdjax.training.run_directory import RunDirectory
 from kdjax.training.state import (
     INITIAL_WEIGHTS,
+    Fixed,
     TrainState,
     initial_adapters,
     initial_state,
     initial_variables,
 )
-from kdjax.training.step import make_balance, make_probe, make_train_step
+from kdjax.training.step import make_balance, make_probe, make_train_step, make_train_steps
 from kdjax.training.watch import complaints
 from kdjax.types import Batch, Variables
 
@@ -116,10 +117,13 @@ class Fitting:
         fit = run.fit
         job.devices.check_batch(f"{run.role}.fit.batch_size", fit.batch_size, fit.accumulate)
         self.validations = self._validation_steps()
-        self.stream = TrainingStream(source, fit.batch_size, run.seed)
+        data = run.data
+        self.stream = TrainingStream(source, fit.batch_size, run.seed, data.views, data.cycle)
+        runtime = job.runtime
+        self.resident = _resident(source, runtime.resident, job.devices)
+        self.together = runtime.steps_per_dispatch or _steps_per_dispatch(self.resident)
         if job.writes:
             directory.create(run, info)
-        runtime = job.runtime
         self.checkpoints = Checkpoints(
             directory.checkpoints,
             writes=job.writes,
@@ -127,13 +131,13 @@ class Fitting:
             keep_best=runtime.keep_best,
         )
         self.log: MetricLog | None = None
-        self.pending: deque[tuple[int, jax.Array]] = deque()
+        self.pending: deque[tuple[range, jax.Array]] = deque()
         self.weights: dict[str, float] = {}
         """Of each term, in the last step that was looked at."""
         self.adapted: tuple[str, ...] = ()
         """Terms with an adapter."""
         self.warned: set[str] = set()
-        self.speed = Speedometer(fit.batch_size)
+        self.speed = Speedometer(fit.batch_size, self.together)
         self.started, self.seconds_before = time.monotonic(), 0.0
 
     def run_to_the_end(self, start: Callable[[Variables], Variables]) -> None:
@@ -203,32 +207,64 @@ class Fitting:
         self.job.reporter.say(f"{self.run.role:<9} goes on from step {step}")
         return state
 
-    def _batches(self, first: int) -> Iterator[Batch]:
-        fit = self.run.fit
-        rows = self.job.devices.rows(fit.batch_size, fit.accumulate)
-        for step in range(first, self.plan.steps):
-            yield self.job.devices.split(self.stream.batch(step, rows))
+    def _fixed(self) -> Fixed:
+        devices, teacher = self.job.devices, self.teacher
+        fixed = Fixed(devices.replicate(teacher.variables)) if teacher else Fixed()
+        if self.resident is None:
+            return fixed
+        images, labels = devices.replicate((self.resident.images, self.resident.labels))
+        return fixed._replace(images=images, labels=labels)
+
+    def _batches(self, first: int) -> Iterator[tuple[range, Batch]]:
+        """The steps that are started together, and their batches on the devices."""
+        fit, devices = self.run.fit, self.job.devices
+        rows = devices.rows(fit.batch_size, fit.accumulate)
+        batch = self.stream.batch if self.resident is None else self.stream.names
+        for steps in self._groups(first):
+            batches = [batch(step, rows) for step in steps]
+            whole = len(steps) > 1
+            yield steps, devices.split_all(batches) if whole else devices.split(batches[0])
+
+    def _groups(self, first: int) -> Iterator[range]:
+        """A group is cut at multiples of its size; where there is more to do, its steps go alone.
+
+        So what is computed together depends on the number of a step, not on where a run resumed.
+        """
+        size, step = self.together, first
+        while step < self.plan.steps:
+            group = range(step, step + size)
+            whole = step % size == 0 and group.stop <= self.plan.steps
+            if not whole or any(map(self._interrupts, group)):
+                group = range(step, step + 1)
+            yield group
+            step = group.stop
+
+    def _interrupts(self, step: int) -> bool:
+        every = self.run.fit.balance
+        return step + 1 in self.validations or bool(every and step % every == 0)
 
     def _train(self, state: TrainState, first: int) -> None:
-        devices = self.job.devices
-        teacher = devices.replicate(self.teacher.variables) if self.teacher else None
+        devices, fixed = self.job.devices, self._fixed()
         train_step = devices.spread(make_train_step(self.plan), donate=True)
+        train_steps = devices.spread(make_train_steps(self.plan), donate=True)
         probe = devices.spread(make_probe(self.plan), donate=False)
         balance = devices.spread(make_balance(self.plan), donate=True)
         every = self.run.fit.balance
-        for step, batch in enumerate(prefetch(self._batches(first)), start=first + 1):
+        for steps, batch in prefetch(self._batches(first)):
             with jax.transfer_guard("disallow"):
-                if every and (step - 1) % every == 0:
-                    state = balance(state, teacher, batch)
-                state, metrics = train_step(state, teacher, batch)
-                self.pending.append((step, metrics))
+                if every and steps.start % every == 0:
+                    state = balance(state, fixed, batch)
+                advance = train_steps if len(steps) > 1 else train_step
+                state, metrics = advance(state, fixed, batch)
+                self.pending.append((steps, metrics))
                 while len(self.pending) > IN_FLIGHT:
                     self._record(*self.pending.popleft())
+            step = steps.stop
             saved = step in self.validations
             if saved:
                 self._save(state, step, self._validated(state, step))
                 if len(self.plan.terms) > 1:
-                    self._felt(step, probe(state, teacher, batch))
+                    self._felt(step, probe(state, fixed, batch))
             if self.job.stop():
                 if not saved:
                     self._save(state, step, {})
@@ -244,9 +280,14 @@ class Fitting:
         while self.pending:
             self._record(*self.pending.popleft())
 
-    def _record(self, step: int, vector: jax.Array) -> None:
-        """Look at the metrics of a step that the device has finished, or is about to."""
-        numbers = fetch(vector).astype(float)
+    def _record(self, steps: range, metrics: jax.Array) -> None:
+        """Look at the metrics of steps that the devices have finished, or are about to."""
+        self.speed.reach(steps.stop)
+        rows = fetch(metrics).astype(float).reshape(len(steps), -1)
+        for step, numbers in zip(steps, rows, strict=True):
+            self._note(step + 1, numbers)
+
+    def _note(self, step: int, numbers: np.ndarray) -> None:
         named = dict(zip(self.plan.metric_names(), numbers.tolist(), strict=True))
         if not np.isfinite(numbers).all():
             self._diverged(step, named)
@@ -264,7 +305,7 @@ class Fitting:
             **{k: named[k] for k in ("loss", "learning_rate", "gradient_norm")},
             "terms": {name: named[name] for name in weights},
             "weights": weights,
-            "images_per_second": self.speed.at(step),
+            "images_per_second": self.speed.read(),
         }
         self.job.reporter.step(step, line)
         return line
@@ -344,26 +385,57 @@ class Fitting:
         return round(self.seconds_before + time.monotonic() - self.started, 2)
 
 
+RESIDENT_BYTES = 1024**3
+"""Training images that take more than this are fed from the host, unless told otherwise."""
+TOGETHER = 16
+"""Steps that are started at once where the host has nothing to feed."""
+
+
+def _resident(source: Source, asked: bool | None, devices: Devices) -> Arrays | None:
+    """The split, if it is to be kept on the devices. On a CPU that would only be a copy."""
+    if asked is False:
+        return None
+    if not isinstance(source, Arrays):
+        if asked:
+            raise ValueError(
+                "runtime.resident: the training images are too many to be held in memory; leave "
+                "it unset, and they are read while training goes on."
+            )
+        return None
+    few = source.images.nbytes <= RESIDENT_BYTES
+    return source if asked or (few and devices.all[0].platform != "cpu") else None
+
+
+def _steps_per_dispatch(resident: Arrays | None) -> int:
+    """Rolled loops are slow on a CPU, and unrolled ones take long to compile."""
+    return TOGETHER if resident is not None and jax.default_backend() != "cpu" else 1
+
+
 class Speedometer:
     """Images per second between two readings, without what interrupted training."""
 
-    def __init__(self, batch_size: int) -> None:
+    def __init__(self, batch_size: int, together: int) -> None:
+        """`together`: steps that arrive at once."""
         self._batch_size = batch_size
-        self._last: tuple[int, float] | None = None
+        self._few = 2 * IN_FLIGHT * together
+        self._now = self._last = (0, 0.0)
         self._speed: float | None = None
 
-    def at(self, step: int) -> float | None:
+    def reach(self, step: int) -> None:
+        """Steps have arrived, `step` the last of them."""
+        self._now = (step, time.monotonic())
+
+    def read(self) -> float | None:
         """Speed since the last reading; None at first, while compilation still counts."""
-        now = time.monotonic()
-        if self._last is None:
-            self._last = (step, now)
-        elif step - self._last[0] > 2 * IN_FLIGHT:  # fewer say nothing: they were under way
-            steps, seconds = step - self._last[0], now - self._last[1]
+        if not self._last[1]:
+            self._last = self._now
+        steps, seconds = self._now[0] - self._last[0], self._now[1] - self._last[1]
+        if steps > self._few:  # fewer say nothing: they were under way
             self._speed = steps * self._batch_size / seconds
-            self._last = (step, now)
+            self._last = self._now
         return self._speed
 
     def pause(self, seconds: float) -> None:
         """Leave out an interruption."""
-        if self._last is not None:
+        if self._last[1]:
             self._last = (self._last[0], self._last[1] + seconds)

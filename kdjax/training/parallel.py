@@ -1,14 +1,14 @@
 """Spreading a per-device function over all devices: the only file that knows pmap.
 
-A function written for one device, with explicit collectives over `AXIS`, takes (state, teacher,
-batch). State and teacher are replicated and unstacked, the batch is split along its first axis,
-and the result is replicated: the function must reduce it before it returns, since neither backend
-checks.
+A function written for one device, with explicit collectives over `AXIS`, takes (state, fixed,
+batch). State and what is fixed are replicated and unstacked, the batch is split along its first
+axis, and the result is replicated: the function must reduce it before it returns, since neither
+backend checks.
 """
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -77,6 +77,15 @@ class Devices:
         stacked = jax.tree.map(lambda x: x.reshape(len(self.local), -1, *x.shape[1:]), batch)
         return jax.tree.map(lambda x: self._put(x, self._split), stacked)
 
+    def split_all(self, batches: Sequence[Batch]) -> Batch:
+        """Batches that are stepped through one after the other: `[steps, …]` on each device."""
+
+        def stacked(*parts: np.ndarray) -> np.ndarray:
+            return np.stack([x.reshape(len(self.local), -1, *x.shape[1:]) for x in parts], axis=1)
+
+        whole = jax.tree.map(stacked, *batches)
+        return jax.tree.map(lambda x: self._put(x, self._split), whole)
+
     def replicate(self, tree: T) -> T:
         """Host arrays, a copy to every device: never an alias, since state is donated."""
         return jax.tree.map(lambda x: self._put(np.array(x), self._replicated), tree)
@@ -87,7 +96,7 @@ class Devices:
         return jax.make_array_from_process_local_data(sharding, x)
 
     def spread(self, function: Callable[..., T], *, donate: bool) -> Callable[..., T]:
-        """Compile `function(state, teacher, batch)` for all devices."""
+        """Compile `function(state, fixed, batch)` for all devices."""
         donated = (0,) if donate else ()
         if self.backend == "pmap":
             devices = self.all if jax.process_count() == 1 else None
@@ -100,8 +109,8 @@ class Devices:
                 donate_argnums=donated,
             )
 
-        def on_device(state: Any, teacher: Any, batch: Any) -> T:
-            return function(state, teacher, jax.tree.map(lambda x: x[0], batch))
+        def on_device(state: Any, fixed: Any, batch: Any) -> T:
+            return function(state, fixed, jax.tree.map(lambda x: x[0], batch))
 
         replicated = PartitionSpec()
         # With check_vma=True gradients of replicated parameters arrive already summed, and an

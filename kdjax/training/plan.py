@@ -28,7 +28,7 @@ class Plan:
     @staticmethod
     def of(run: Run, teacher: Model | None, examples: int) -> "Plan":
         """Steps from epochs."""
-        per_epoch = examples / run.fit.batch_size
+        per_epoch = examples * run.data.views / run.fit.batch_size
         steps = max(1, round(run.fit.epochs * per_epoch))
         return Plan(run, teacher, for_examples(run.losses, examples), steps, per_epoch)
 

@@ -43,6 +43,23 @@ class TrainState(NamedTuple):
         return pack(self.params["student"], self.stats["student"], self.frozen)
 
 
+class Fixed(NamedTuple):
+    """What every step reads and none changes, on each device."""
+
+    teacher: Variables | None = None
+    """The network that teaches, if there is one."""
+    images: Any = None
+    """The whole training split, uint8 `[n, H, W, C]`, where it fits; batches come without then."""
+    labels: Any = None
+    """Its labels."""
+
+    def look_up(self, batch: Batch) -> Batch:
+        """The batch with images and labels."""
+        if self.images is None:
+            return batch
+        return batch._replace(image=self.images[batch.index], label=self.labels[batch.index])
+
+
 def pack(params: Any, stats: Any, frozen: Any) -> dict[str, Any]:
     """A variable collection; without batch norm there are no statistics, in most nothing frozen."""
     rest = {"batch_stats": stats, "frozen": frozen}
@@ -142,4 +159,4 @@ def adapter_shapes(
 
 def _dummy_batch(shape: Sequence[int]) -> Batch:
     zero = jnp.zeros((1,), jnp.int32)
-    return Batch(jnp.zeros((1, *shape), jnp.uint8), zero, zero, zero, jnp.ones((1,), bool))
+    return Batch(jnp.zeros((1, *shape), jnp.uint8), zero, zero, zero, zero, jnp.ones((1,), bool))

@@ -10,14 +10,14 @@ from jaxtyping import Array, Float
 
 from kdjax.training.gradients import gradients_of
 from kdjax.training.plan import Plan
-from kdjax.training.state import TrainState
-from kdjax.types import AXIS, Batch, Variables
+from kdjax.training.state import Fixed, TrainState
+from kdjax.types import AXIS, Batch
 
-Step = Callable[[TrainState, Variables | None, Batch], tuple[TrainState, Array]]
+Step = Callable[[TrainState, Fixed, Batch], tuple[TrainState, Array]]
 
 
 def make_train_step(plan: Plan) -> Step:
-    """The per-device function `(state, teacher variables, batch) -> (state, metrics)`.
+    """The per-device function `(state, fixed, batch) -> (state, metrics)`.
 
     `metrics` is one float32 vector, named by `plan.metric_names()`, so that the host fetches one
     array a step. The objective is `sum_i w_i(epoch) · loss_i(global batch)`.
@@ -25,12 +25,10 @@ def make_train_step(plan: Plan) -> Step:
     fit = plan.run.fit
     optimizer, schedule = plan.optimizer(), plan.schedule()
 
-    def train_step(
-        state: TrainState, teacher: Variables | None, batch: Batch
-    ) -> tuple[TrainState, Array]:
+    def train_step(state: TrainState, fixed: Fixed, batch: Batch) -> tuple[TrainState, Array]:
         weights = plan.weights(state)
         pulls = [weights, *plan.apart(weights)]
-        parts, (stats, memory), terms = gradients_of(plan, state, teacher, batch, pulls)
+        parts, (stats, memory), terms = gradients_of(plan, state, fixed, batch, pulls)
         # The one reduction: up to here everything is this device's share of the global batch.
         (gradients, *apart), terms = jax.lax.psum((parts, terms), AXIS)
         stats = jax.lax.pmean(stats, AXIS)
@@ -50,18 +48,35 @@ def make_train_step(plan: Plan) -> Step:
     return train_step
 
 
-def make_probe(plan: Plan) -> Callable[[TrainState, Variables | None, Batch], Array]:
-    """The per-device function `(state, teacher variables, batch) -> norms`, `[2, terms]`.
+def make_train_steps(plan: Plan) -> Step:
+    """The per-device function that makes a step of each batch of `[steps, …]`, in their order.
+
+    Metrics are `[steps, metrics]`. The host, which takes about a millisecond to start a step,
+    starts all of them at once.
+    """
+    train_step = make_train_step(plan)
+    # XLA's CPU backend runs convolutions inside a rolled loop 100 times slower.
+    unroll = jax.default_backend() == "cpu"
+
+    def train_steps(state: TrainState, fixed: Fixed, batches: Batch) -> tuple[TrainState, Array]:
+        def one(state: TrainState, batch: Batch) -> tuple[TrainState, Array]:
+            return train_step(state, fixed, batch)
+
+        return jax.lax.scan(one, state, batches, unroll=unroll)
+
+    return train_steps
+
+
+def make_probe(plan: Plan) -> Callable[[TrainState, Fixed, Batch], Array]:
+    """The per-device function `(state, fixed, batch) -> norms`, `[2, terms]`.
 
     The norm of each unweighted term's gradient on the student, and on its own adapter: one
     backward pass a term, so it is asked now and then, not in every step.
     """
 
-    def probe(
-        state: TrainState, teacher: Variables | None, batch: Batch
-    ) -> Float[Array, "2 terms"]:
+    def probe(state: TrainState, fixed: Fixed, batch: Batch) -> Float[Array, "2 terms"]:
         pulls = list(jnp.eye(len(plan.terms)))
-        parts, _, _ = gradients_of(plan, state, teacher, batch, pulls)
+        parts, _, _ = gradients_of(plan, state, fixed, batch, pulls)
         parts = jax.lax.psum(parts, AXIS)
         norms = [[optax.tree.norm(part[of]) for part in parts] for of in ("student", "adapters")]
         return jnp.asarray(norms, jnp.float32)
@@ -69,7 +84,7 @@ def make_probe(plan: Plan) -> Callable[[TrainState, Variables | None, Batch], Ar
     return probe
 
 
-def make_balance(plan: Plan) -> Callable[[TrainState, Variables | None, Batch], TrainState]:
+def make_balance(plan: Plan) -> Callable[[TrainState, Fixed, Batch], TrainState]:
     """The per-device function that scales the terms so that weights are ratios of gradients.
 
     `scale_i = |gradient of the first term| / |gradient of term i|` on the student, both without
@@ -78,8 +93,8 @@ def make_balance(plan: Plan) -> Callable[[TrainState, Variables | None, Batch], 
     """
     probe = make_probe(plan)
 
-    def balance(state: TrainState, teacher: Variables | None, batch: Batch) -> TrainState:
-        norms, _ = probe(state, teacher, batch)
+    def balance(state: TrainState, fixed: Fixed, batch: Batch) -> TrainState:
+        norms, _ = probe(state, fixed, batch)
         felt = (norms > 0) & (norms[0] > 0)
         scales = jnp.where(felt, norms[0] / jnp.where(felt, norms, 1.0), state.scales)
         return state._replace(scales=scales)

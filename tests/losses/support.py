@@ -54,7 +54,7 @@ def outputs(maps, width, seed, examples=EXAMPLES):
 def batch_of(labels):
     zeros = jnp.zeros(len(labels), jnp.int32)
     index = jnp.arange(len(labels), dtype=jnp.int32)
-    return Batch(zeros, jnp.asarray(labels, jnp.int32), index, zeros, zeros == 0)
+    return Batch(zeros, jnp.asarray(labels, jnp.int32), index, zeros, zeros, zeros == 0)
 
 
 def example(examples=EXAMPLES):
