@@ -18,7 +18,7 @@ from kdjax.objective import Term
 from kdjax.optim import SGD, AdamW, Constant, Cosine, Steps
 from kdjax.training.checkpoint import Checkpoints, digest
 from kdjax.training.log import MetricLog, Reporter
-from kdjax.training.loop import Diverged, Job, Preempted, fit
+from kdjax.training.loop import Diverged, Fitting, Job, Preempted, fit
 from kdjax.training.parallel import Devices
 from kdjax.training.run_directory import RunDirectory, locked, read_json
 from tests.support import TINY, data_files, flip, tiny_fit, tiny_run
@@ -293,3 +293,59 @@ def test_runtime_changes_nothing_but_the_log(plain, digits, tmp_path):
     run_it(run, tmp_path / "teacher", digits, keep_latest=1, keep_best=2, eval_batch_size=100)
     assert metric_lines(tmp_path / "teacher") == lines
     assert SGD() == run.fit.optimizer
+
+
+# --- Images on the devices, several steps at once ------------------------------------------------
+
+TOGETHER = {"resident": True, "steps_per_dispatch": 3}
+
+
+def numbers(lines: list[dict]) -> np.ndarray:
+    """Every number of the training lines."""
+    train = [line for line in lines if line["kind"] == "train"]
+    return np.array([[x["step"], x["loss"], x["gradient_norm"]] for x in train])
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_steps_that_are_started_together_are_the_same_steps(
+    devices, run, digits, tmp_path, undisturbed
+):
+    run_it(run, tmp_path / "teacher", digits, devices=devices, **TOGETHER)
+    ours, theirs = (numbers(metric_lines(p)) for p in (tmp_path / "teacher", undisturbed))
+    np.testing.assert_allclose(ours, theirs, rtol=2e-4)
+
+
+def test_a_run_of_groups_resumes_to_the_same_bits(run, digits, tmp_path):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    run_it(run, whole, digits, **TOGETHER)
+    for after in (1, 3):
+        with pytest.raises(Preempted):
+            run_it(run, stopped, digits, stop=Stop(after), **TOGETHER)
+    run_it(run, stopped, digits, **TOGETHER)
+    assert final(stopped) == final(whole)
+    assert metric_lines(stopped) == metric_lines(whole)
+
+
+def test_groups_are_cut_by_the_number_of_the_step(run, digits, tmp_path):
+    balanced = dataclasses.replace(run, fit=dataclasses.replace(run.fit, balance=7))
+    job = Job(Devices(count=1), Runtime(steps_per_dispatch=3))
+    source, where = digits.open("train"), RunDirectory(tmp_path / "teacher")
+    fitting = Fitting(balanced, where, digits.info, source, job, dict, None, ())
+    try:
+        groups = [(g.start, len(g)) for g in fitting._groups(0)]
+        # Step 9 is followed by a validation, as is the last, 19; 0, 7 and 14 by balancing.
+        assert [start for start, size in groups if size == 3] == [3, 9, 15]
+        assert [start for start, size in groups if size == 1] == [0, 1, 2, 6, 7, 8, 12, 13, 14, 18]
+        for first in range(19):
+            later = [(g.start, len(g)) for g in fitting._groups(first)]
+            assert first not in {start for start, _ in groups} or later == [
+                group for group in groups if group[0] >= first
+            ]
+    finally:
+        fitting.close()
+
+
+def test_images_that_are_read_while_training_cannot_be_resident(run, digits, tmp_path, monkeypatch):
+    monkeypatch.setattr("kdjax.data.sources.IN_MEMORY_BYTES", 0)
+    with pytest.raises(ValueError, match=r"runtime.resident: the training images are too many"):
+        run_it(run, tmp_path / "teacher", digits, resident=True)
