@@ -52,6 +52,13 @@ COMMANDS = {
         "kdjax export runs/digits/student --output exported",
         takes_preset=False,
     ),
+    "cache": Command(
+        "build PRESET --teacher.cache.directory DIR [--workdir DIR] | verify DIR | inspect DIR",
+        "a teacher's answers on disk: built ahead of training, checked, described",
+        "kdjax cache build configs/digits.py --teacher.cache.directory caches/digits",
+        takes_preset=False,
+        parts=("build", "verify", "inspect"),
+    ),
     "derive": Command(
         "RUN [--width W | --params P | --flops F | --latency_ms MS] [--depth D] [--out RUN]",
         "a student cut from a run, before and after; trains nothing",

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from kdjax import __version__
+from kdjax import __version__, caching
 from kdjax.config import to_dict
 from kdjax.data.pipeline import first_batches
 from kdjax.data.sources import DataSet
@@ -124,6 +124,7 @@ class Workshop:
             self._check_batch(field_of(run.role), run.fit)
             terms = for_examples(run.losses, self.dataset.info.sizes["train"])
             adapter_shapes(terms, run.model, teaching, shape)
+            caching.check(run, teaching, self.dataset.info)
             self._check_directory(run)
         self._check_directory(baseline_run(experiment, model, shape))
         if self.job.writes:
@@ -309,6 +310,7 @@ class Workshop:
             self.job,
             validate=validation,
             teacher=teaching,
+            kept=caching.kept_teacher(run, teacher, self.dataset.info) if teacher else None,
             start=start,
             warnings=warnings,
         )

@@ -65,6 +65,18 @@ class Fit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cache:
+    """The teacher's answers on disk, instead of the teacher in every step."""
+
+    directory: str | None = None
+    """Where they are kept; what is missing is asked for and added. None: always ask."""
+    top_k: int | None = None
+    """Keep this many largest logits of each answer, and the mass of the rest; None: all logits."""
+    embedding: bool = False
+    """Keep the teacher's embeddings too."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Teacher:
     """The big network: trained here, or taken from a finished run."""
 
@@ -72,6 +84,8 @@ class Teacher:
     """A finished run directory to take the teacher from, instead of `model`, `fit`, `losses`."""
     checkpoint: str = "best"
     """Which of its checkpoints teaches: `best`, `latest` or a step."""
+    cache: Cache = field(default_factory=Cache)
+    """Its answers on disk (`kdjax cache`)."""
     model: Model = field(default_factory=SmallCNN)
     """The network."""
     fit: Fit = field(default_factory=Fit)
@@ -254,6 +268,8 @@ class Run:
     losses: tuple[Term, ...]
     fit: Fit
     teacher: TeacherReference | None = None
+    cache: Cache = field(default_factory=Cache)
+    """The teacher's answers on disk."""
     inherit: Derive | None = None
     """Start from the teacher's weights, cut down to this model."""
     imported: Imported | None = None

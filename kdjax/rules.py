@@ -5,7 +5,7 @@ import math
 from typing import Any, get_args
 
 from kdjax.data.augment import Augmentation, Flip, Mixup, PadCrop, RandomResizedCrop
-from kdjax.experiment import ASSISTANTS, Data, Derive, Experiment, Fit, Runtime, Student
+from kdjax.experiment import ASSISTANTS, Cache, Data, Derive, Experiment, Fit, Runtime, Student
 from kdjax.losses import SimKD
 from kdjax.models import ConvNeXt, Ensemble, Model, ReusedClassifier
 from kdjax.objective import Term
@@ -18,6 +18,7 @@ def validate(experiment: Experiment) -> None:
     _require("seed", experiment.seed, 0 <= experiment.seed < 2**32, "in [0, 2**32)")
     data = experiment.data
     _check_data(data)
+    _check_cache(experiment.teacher.cache, data)
     checkpoint = experiment.teacher.checkpoint
     known = checkpoint in ("best", "latest") or checkpoint.isdecimal()
     _require("teacher.checkpoint", checkpoint, known, "best, latest or a step")
@@ -38,6 +39,17 @@ def validate(experiment: Experiment) -> None:
         fits = top1 is None or 1 < top1 <= 100
         _require(f"published.{role}", top1, fits, "in per cent, above 1 and at most 100")
     _check_runtime(experiment.runtime)
+
+
+def _check_cache(cache: Cache, data: Data) -> None:
+    if cache.top_k is not None:
+        _require("teacher.cache.top_k", cache.top_k, cache.top_k >= 1, "at least 1, or None")
+    mixed = data.teacher_augment is None and any(isinstance(t, Mixup) for t in data.augment)
+    if cache.directory is not None and mixed:
+        raise ValueError(
+            "teacher.cache.directory: what the teacher says of a mixture depends on the batch and "
+            "cannot be kept; leave out Mixup, or set data.teacher_augment."
+        )
 
 
 def _check_student(where: str, student: Student, data: Data) -> None:

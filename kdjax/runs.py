@@ -2,7 +2,7 @@
 
 import functools
 
-from kdjax.experiment import ASSISTANTS, Derive, Experiment, Run, Student, TeacherReference
+from kdjax.experiment import ASSISTANTS, Cache, Derive, Experiment, Run, Student, TeacherReference
 from kdjax.losses import CrossEntropy
 from kdjax.models import Ensemble, Model, ReusedClassifier
 from kdjax.models.reused_classifier import reusing
@@ -104,6 +104,7 @@ def student_run(
 ) -> Run:
     """A distillation from `teacher`; `reference` is None while that is not trained yet."""
     student = distilled(experiment)[role]
+    first = role == next(iter(distilled(experiment)))  # the others learn from assistants
     inherits = student.model is None and student.derive.inherit
     return Run(
         role=role,
@@ -113,5 +114,6 @@ def student_run(
         losses=student.losses,
         fit=student.fit,
         teacher=reference,
+        cache=experiment.teacher.cache if first else Cache(),
         inherit=student.derive if inherits else None,
     )

@@ -205,6 +205,16 @@ def derived(networks: Mapping[str, Comparison]) -> Table:
     return table
 
 
+def facts(values: Mapping[str, Any]) -> Table:
+    """What is known of something, a row a fact."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in values.items():
+        table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
+    return table
+
+
 def mismatch(rows: Sequence[tuple[str, str, str]], most: int = 20) -> Table:
     """Why a file does not fit a network, a row a problem."""
     table = Table(box=None, padding=(0, 2), show_header=False)

@@ -40,6 +40,7 @@ class Batch(NamedTuple):
     - `mask`: False for padding, which counts nowhere.
     - `other_label`, `share`: of an image that is `share` its own and `1 - share` another one, the
       label of that other one; None where no images are mixed.
+    - `answers`: what is kept of the teacher's outputs; None where it is asked.
     - `shown`: what the teacher sees; None where that is `image`.
     """
 
@@ -52,6 +53,7 @@ class Batch(NamedTuple):
     other_label: Any = None
     share: Any = None
     shown: Any = None
+    answers: Any = None
 
 
 Mask = Bool[Array, " b"]

@@ -13,17 +13,18 @@ import kdjax
 PACKAGE = Path(kdjax.__file__).parent
 
 FLOORS = (
-    {"types"},
+    {"types", "progress"},
     {"models", "optim", "data"},
     {"losses"},
     {"objective"},
     {"config", "experiment"},
-    {"presets", "rules", "students"},
+    {"presets", "rules", "students", "cache"},
     {"runs"},
     {"training"},
     {"evaluation"},
     {"deploy"},
     {"report"},
+    {"caching"},
     {"distill", "derivation", "ensembles"},
     {"flags", "tables"},
     {"commands"},

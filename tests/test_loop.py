@@ -330,7 +330,7 @@ def test_groups_are_cut_by_the_number_of_the_step(run, digits, tmp_path):
     balanced = dataclasses.replace(run, fit=dataclasses.replace(run.fit, balance=7))
     job = Job(Devices(count=1), Runtime(steps_per_dispatch=3))
     source, where = digits.open("train"), RunDirectory(tmp_path / "teacher")
-    fitting = Fitting(balanced, where, digits.info, source, job, dict, None, ())
+    fitting = Fitting(balanced, where, digits.info, source, job, dict, None, None, ())
     try:
         groups = [(g.start, len(g)) for g in fitting._groups(0)]
         # Step 9 is followed by a validation, as is the last, 19; 0, 7 and 14 by balancing.

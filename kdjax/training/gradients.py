@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from kdjax.cache.answers import decode
 from kdjax.data.augment import TEACHER_VIEWS, augment
-from kdjax.models import Model, infer
+from kdjax.models import infer
 from kdjax.objective import term_names
 from kdjax.training.plan import Plan
 from kdjax.training.share import MUTABLE, loss_variables, share
@@ -78,7 +79,7 @@ def terms_of(
     model, (stats, memory) = plan.run.model, past
     variables = pack(params["student"], stats["student"], frozen)
     student, updated = model.apply(variables, batch.image, train=True, mutable=["batch_stats"])
-    target = _teach(plan.teaching, teacher, batch)
+    target = _teach(plan, teacher, batch)
     trees = (params["adapters"], dict(stats["adapters"]), dict(memory))
     terms = []
     for i, (name, term) in enumerate(zip(term_names(plan.terms), plan.terms, strict=True)):
@@ -103,8 +104,11 @@ def _seen(plan: Plan, batch: Batch) -> Batch:
     return seen._replace(shown=shown.image)
 
 
-def _teach(model: Model | None, variables: Variables | None, batch: Batch) -> Outputs | None:
+def _teach(plan: Plan, variables: Variables | None, batch: Batch) -> Outputs | None:
     """The teacher's outputs: always in evaluation mode, never differentiated."""
+    model = plan.teaching
+    if batch.answers is not None and model is not None:
+        return decode(plan.run.cache, batch.answers, model.num_classes)
     if model is None or variables is None:
         return None
     images = batch.image if batch.shown is None else batch.shown

@@ -19,6 +19,7 @@ from kdjax.experiment import ASSISTANTS, Run, Runtime
 from kdjax.models import Model
 from kdjax.models.summary import parameter_count
 from kdjax.objective import term_names
+from kdjax.training.answers import KeptTeacher
 from kdjax.training.checkpoint import Checkpoints
 from kdjax.training.log import MetricLog, Reporter
 from kdjax.training.parallel import IN_FLIGHT, Devices, fetch
@@ -81,16 +82,18 @@ def fit(
     validate: Validate,
     teacher: Teaching | None = None,
     start: Callable[[Variables], Variables] = lambda fresh: fresh,
+    kept: KeptTeacher | None = None,
     warnings: Sequence[str] = (),
 ) -> None:
     """Train until done, from wherever the directory stands; `result.json` has the final numbers.
 
     `start` turns fresh weights into those the run begins with. `warnings` were said before and are
-    logged. Raises `Diverged` on a non-finite loss and `Preempted` when asked to stop; both leave a
-    checkpoint to go on from.
+    logged. With `kept`, the teacher is asked only for answers that are not on disk. Raises
+    `Diverged` on a non-finite loss and `Preempted` when asked to stop; both leave a checkpoint to
+    go on from.
     """
     directory.check(run, info)
-    fitting = Fitting(run, directory, info, source, job, validate, teacher, warnings)
+    fitting = Fitting(run, directory, info, source, job, validate, teacher, kept, warnings)
     try:
         fitting.run_to_the_end(start)
     finally:
@@ -109,10 +112,12 @@ class Fitting:
         job: Job,
         validate: Validate,
         teacher: Teaching | None,
+        kept: KeptTeacher | None,
         warnings: Sequence[str],
     ) -> None:
         self.run, self.directory, self.info, self.job = run, directory, info, job
         self.validate, self.teacher, self.warnings = validate, teacher, warnings
+        self.kept = kept
         self.plan = Plan.of(run, teacher.model if teacher else None, len(source))
         fit = run.fit
         job.devices.check_batch(f"{run.role}.fit.batch_size", fit.batch_size, fit.accumulate)
@@ -208,22 +213,29 @@ class Fitting:
         return state
 
     def _fixed(self) -> Fixed:
-        devices, teacher = self.job.devices, self.teacher
-        fixed = Fixed(devices.replicate(teacher.variables)) if teacher else Fixed()
-        if self.resident is None:
-            return fixed
-        images, labels = devices.replicate((self.resident.images, self.resident.labels))
-        return fixed._replace(images=images, labels=labels)
+        devices, fixed = self.job.devices, Fixed()
+        if self.resident is not None:
+            images, labels = devices.replicate((self.resident.images, self.resident.labels))
+            fixed = Fixed(images=images, labels=labels)
+        if self.kept is not None:
+            self.kept.start(devices, fixed)
+        asked = self.kept is None or any(t.loss.reads_classifier for t in self.plan.terms)
+        if self.teacher is not None and asked:
+            fixed = fixed._replace(teacher=devices.replicate(self.teacher.variables))
+        return fixed
 
     def _batches(self, first: int) -> Iterator[tuple[range, Batch]]:
         """The steps that are started together, and their batches on the devices."""
         fit, devices = self.run.fit, self.job.devices
         rows = devices.rows(fit.batch_size, fit.accumulate)
-        batch = self.stream.batch if self.resident is None else self.stream.names
         for steps in self._groups(first):
-            batches = [batch(step, rows) for step in steps]
+            batches = [self._batch(step, rows) for step in steps]
             whole = len(steps) > 1
             yield steps, devices.split_all(batches) if whole else devices.split(batches[0])
+
+    def _batch(self, step: int, rows: np.ndarray) -> Batch:
+        batch = (self.stream.batch if self.resident is None else self.stream.names)(step, rows)
+        return batch if self.kept is None else self.kept.completed(batch)
 
     def _groups(self, first: int) -> Iterator[range]:
         """A group is cut at multiples of its size; where there is more to do, its steps go alone.

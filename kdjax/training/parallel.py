@@ -124,6 +124,25 @@ class Devices:
         )
         return jax.jit(mapped, donate_argnums=donated)
 
+    def each(self, function: Callable[[Any, T], Any]) -> Callable[[Any, T], Any]:
+        """Compile `function(fixed, batch)` for the devices of this process, each on its own.
+
+        A batch on the host, in the order of `rows`, becomes results on the host in that order.
+        There are no collectives, so it may run beside other work and on one process of several.
+        """
+        mesh = Mesh(np.array(self.local), (AXIS,))
+        parts = PartitionSpec(AXIS)
+        mapped = jax.shard_map(
+            function, mesh=mesh, in_specs=(PartitionSpec(), parts), out_specs=parts, check_vma=False
+        )
+        compiled, split = jax.jit(mapped), NamedSharding(mesh, parts)
+
+        def run(fixed: Any, batch: T) -> Any:
+            placed = jax.tree.map(lambda x: jax.device_put(x, split), batch)
+            return jax.tree.map(np.asarray, compiled(fixed, placed))
+
+        return run
+
 
 def in_flight(results: Iterable[T]) -> Iterator[T]:
     """The same results, each handed out only when `IN_FLIGHT` later ones are under way.

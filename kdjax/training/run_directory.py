@@ -84,10 +84,12 @@ class RunDirectory:
 
 
 def _identity(run: Run, info: DataInfo) -> dict[str, Any]:
-    """What makes two runs the same: not where their data and their teacher lie."""
+    """What makes two runs the same: not where their data, teacher and cache lie."""
     if run.teacher is not None:
         run = dataclasses.replace(run, teacher=dataclasses.replace(run.teacher, run=""))
-    run = dataclasses.replace(run, data=dataclasses.replace(run.data, directory=None))
+    kept = dataclasses.replace(run.cache, directory="" if run.cache.directory else None)
+    data = dataclasses.replace(run.data, directory=None)
+    run = dataclasses.replace(run, data=data, cache=kept)
     return {**to_dict(run), "data set": to_dict(info)}
 
 

@@ -1,0 +1,50 @@
+"""A teacher's answers on disk."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from tyro.conf import Positional
+
+from kdjax import caching, tables
+from kdjax.commands.preset_flags import WorkFlags
+from kdjax.flags import parse, parse_with_preset
+from kdjax.training.parallel import set_up_compilation_cache
+
+
+@dataclass(frozen=True)
+class CacheFlags:
+    """Answers on disk: `kdjax cache verify caches/digits`."""
+
+    directory: Positional[Path]
+    """A cache."""
+
+
+def run(arguments: list[str]) -> None:
+    """Build, verify or inspect."""
+    what, *rest = arguments
+    {"build": _build, "verify": _verify, "inspect": _inspect}[what](rest)
+
+
+def _build(arguments: list[str]) -> None:
+    if not arguments or arguments[0].startswith("-"):
+        raise ValueError("the preset comes first: kdjax cache build PRESET …")
+    flags = parse_with_preset(WorkFlags, arguments, "kdjax cache build")
+    if flags.experiment.runtime.compilation_cache:
+        set_up_compilation_cache()
+    _say(caching.build(flags.experiment, flags.directory))
+
+
+def _verify(arguments: list[str]) -> None:
+    set_up_compilation_cache()
+    _say(caching.verify(parse(CacheFlags, arguments, "kdjax cache verify").directory))
+
+
+def _inspect(arguments: list[str]) -> None:
+    _say(caching.describe(parse(CacheFlags, arguments, "kdjax cache inspect").directory))
+
+
+def _say(facts: Mapping[str, Any]) -> None:
+    Console().print(tables.facts(facts))

@@ -1,0 +1,400 @@
+"""A teacher's answers on disk: what is kept, what it is used for, and that it changes little."""
+
+import dataclasses
+import typing
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdjax import caching
+from kdjax.cache.answers import decode, encode, error_bound, record
+from kdjax.cache.reads import reads
+from kdjax.cache.store import Filling, Part, Store, from_records, to_records
+from kdjax.cli import main
+from kdjax.data.augment import Flip, Mixup, PadCrop
+from kdjax.distill import distill, train
+from kdjax.evaluation.load import load
+from kdjax.experiment import Cache
+from kdjax.losses import (
+    DKD,
+    PKT,
+    RKD,
+    SRRL,
+    AttentionTransfer,
+    CrossEntropy,
+    FitNet,
+    Loss,
+    SoftTarget,
+)
+from kdjax.objective import Term
+from kdjax.rules import validate
+from kdjax.types import Outputs
+from tests.support import TINY, largest_difference
+from tests.training import TEACHER
+
+LABELS = Term(CrossEntropy(), 0.1)
+
+
+def softmax(z: np.ndarray) -> np.ndarray:
+    z = np.exp(z - z.max(axis=-1, keepdims=True))
+    return z / z.sum(axis=-1, keepdims=True)
+
+
+def outputs(logits: np.ndarray) -> Outputs:
+    embedding = np.linspace(-1, 1, 3 * len(logits)).reshape(-1, 3)
+    return Outputs(jnp.asarray(logits, jnp.float32), {}, jnp.asarray(embedding, jnp.float32))
+
+
+def kept(cache: Cache, logits: np.ndarray) -> tuple[np.ndarray, Outputs]:
+    """On disk and back."""
+    said = outputs(logits)
+    answers = {name: np.asarray(x) for name, x in encode(cache, said).items()}
+    records = to_records(answers, record(cache, logits.shape[1], 3))
+    answers = {name: jnp.asarray(x) for name, x in from_records(records).items()}
+    return records, decode(cache, answers, logits.shape[1])
+
+
+# --- What is kept --------------------------------------------------------------------------------
+
+
+def test_dense_answers_are_rounded_to_float16():
+    logits = np.random.default_rng(0).normal(0, 5, (7, 10))
+    records, back = kept(Cache(embedding=True), logits)
+    np.testing.assert_array_equal(back.logits, logits.astype(np.float32).astype(np.float16))
+    np.testing.assert_allclose(back.embedding, outputs(logits).embedding, atol=5e-4)
+    assert records.dtype.itemsize == 2 * (10 + 3)
+
+
+def test_top_k_keeps_the_mass_of_the_largest_and_of_the_rest():
+    logits = np.random.default_rng(0).normal(0, 2, (7, 10))
+    records, back = kept(Cache(top_k=3), logits)
+    assert records.dtype.itemsize == 3 * (2 + 2) + 4
+    ours, theirs = softmax(np.asarray(back.logits, np.float64)), softmax(logits)
+    best = np.argsort(-logits, axis=1)[:, :3]
+    np.testing.assert_allclose(
+        np.take_along_axis(ours, best, 1), np.take_along_axis(theirs, best, 1), rtol=5e-3
+    )
+    others = np.sort(ours, axis=1)[:, :7]
+    np.testing.assert_allclose(others, np.repeat(others[:, :1], 7, axis=1), rtol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 2**31), st.floats(0.1, 20), st.integers(1, 9), st.sampled_from([1.0, 2.0, 7.5])
+)
+def test_the_bound_of_a_top_k_answer_holds(seed, spread, k, temperature):
+    logits = np.random.default_rng(seed).normal(0, spread, (5, 10)).astype(np.float16)
+    records, back = kept(Cache(top_k=k), logits.astype(np.float64))  # no rounding of the k
+    ours = softmax(np.asarray(back.logits, np.float64) / temperature)
+    theirs = softmax(logits.astype(np.float64) / temperature)
+    variation = np.abs(ours - theirs).sum(axis=1) / 2
+    assert (variation <= error_bound(records, 10, temperature) + 1e-5).all()
+
+
+def test_the_bound_is_no_wider_than_the_rest():
+    """Where all others are alike, nothing is lost, and the bound is the mass of the rest."""
+    logits = np.array([[3.0, 1.0, 0.0, 0.0, 0.0]])
+    records, _ = kept(Cache(top_k=2), logits)
+    np.testing.assert_allclose(
+        error_bound(records, 5, 1.0), softmax(logits)[:, 2:].sum(), rtol=1e-3
+    )
+
+
+# --- What losses read ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("loss", "fields"),
+    [
+        (SoftTarget(), {"logits"}),
+        (DKD(), {"logits"}),
+        (PKT(), {"embedding"}),
+        (SRRL(), {"logits", "embedding", "classifier"}),
+        (AttentionTransfer(), {"features"}),
+        (CrossEntropy(), set()),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, set) else "",
+)
+def test_what_a_loss_reads_is_seen_from_its_trace(loss, fields):
+    assert reads(loss, TINY, TEACHER, (8, 8, 1)) == fields
+
+
+def test_most_losses_of_logits_can_do_with_kept_answers():
+    """None of them is thought to read more than it does: then it could not be cached."""
+    names = {
+        kind.__name__
+        for kind in typing.get_args(Loss)
+        if kind.__name__ in ("SoftTarget", "DKD", "LogitMSE", "DIST", "WSLD", "MLKD", "CTKD")
+        and reads(kind(), TINY, TEACHER, (8, 8, 1)) == {"logits"}
+    }
+    assert names == {"SoftTarget", "DKD", "LogitMSE", "DIST", "WSLD", "MLKD", "CTKD"}
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (
+            FitNet(),
+            r"student.losses.1: FitNet reads the teacher's feature maps, .* leave out",
+        ),
+        (RKD(), r"student.losses.1: RKD reads the teacher's embedding, .* set teacher.cache.embed"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_loss_that_reads_more_is_refused_before_training(loss, message, job, tmp_path):
+    student = dataclasses.replace(job.student, losses=(LABELS, Term(loss)))
+    wants = dataclasses.replace(with_cache(job, tmp_path / "cache"), student=student)
+    with pytest.raises(ValueError, match=message):
+        distill(wants, tmp_path / "job", "")
+    assert not (tmp_path / "cache").exists()
+
+
+# --- Runs ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def teacher(data_directory, tmp_path_factory):
+    from tests.support import tiny_experiment
+
+    path = tmp_path_factory.mktemp("teacher")
+    train(tiny_experiment(data_directory), path)
+    return path / "teacher"
+
+
+@pytest.fixture
+def job(tiny, teacher):
+    experiment = tiny(epochs=3)
+    return dataclasses.replace(
+        experiment,
+        baseline=False,
+        data=dataclasses.replace(experiment.data, augment=(PadCrop(padding=1), Flip())),
+        teacher=dataclasses.replace(experiment.teacher, run=str(teacher)),
+    )
+
+
+def with_cache(job, directory, **fields):
+    cache = Cache(directory=str(directory), **fields)
+    return dataclasses.replace(job, teacher=dataclasses.replace(job.teacher, cache=cache))
+
+
+def with_data(job, **fields):
+    return dataclasses.replace(job, data=dataclasses.replace(job.data, **fields))
+
+
+def student_of(job, path):
+    distill(job, path, "")
+    return load(path / "student", "latest").variables
+
+
+def test_a_cached_run_is_the_online_run_to_float16(job, tmp_path, monkeypatch):
+    online = student_of(job, tmp_path / "online")
+    wants = with_cache(job, tmp_path / "cache")
+    facts = caching.build(wants, tmp_path)
+    assert facts["views"] == 3
+
+    def asked(*arguments):
+        raise AssertionError("the teacher was asked")
+
+    monkeypatch.setattr("kdjax.training.answers.KeptTeacher._fill", asked)
+    cached = student_of(wants, tmp_path / "cached")
+    assert 0 < largest_difference(cached, online) < 2e-3
+
+
+def test_a_run_builds_its_cache_on_the_side(job, tmp_path):
+    wants = with_data(with_cache(job, tmp_path / "cache", top_k=3), cycle=2)
+    first = student_of(wants, tmp_path / "first")
+    store = Store(tmp_path / "cache")
+    assert [part for part, _ in store.files()] == [Part(0, 0), Part(1, 0)]
+    again = student_of(wants, tmp_path / "again")
+    assert largest_difference(first, again) < 1e-5
+    caching.build(with_cache(wants, tmp_path / "ahead", top_k=3), tmp_path)
+    ahead = Store(tmp_path / "ahead")
+    for part, _ in store.files():
+        ours, theirs = (from_records(s.load(part)) for s in (store, ahead))
+        np.testing.assert_allclose(ours["values"], theirs["values"], atol=2e-2)
+
+
+def test_a_cached_run_resumes_to_the_same_bits(job, tmp_path, monkeypatch):
+    from kdjax.training import loop
+
+    wants = with_cache(job, tmp_path / "cache")
+    caching.build(wants, tmp_path)
+    whole = student_of(wants, tmp_path / "whole")
+    polls = iter([False] * 12 + [True])
+    monkeypatch.setattr("kdjax.training.preemption.Preemption.poll", lambda self: next(polls))
+    with pytest.raises(loop.Preempted):
+        distill(wants, tmp_path / "stopped", "")
+    monkeypatch.undo()
+    assert largest_difference(student_of(wants, tmp_path / "stopped"), whole) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda job: dataclasses.replace(job, seed=1), "seed: 0 → 1"),
+        (lambda job: with_data(job, augment=(PadCrop(padding=2), Flip())), "augment.0.padding"),
+        (lambda job: with_data(job, teacher_augment=job.data.augment), "stream"),
+        (lambda job: with_data(job, train="train[:50%]"), "data.sizes.train"),
+    ],
+    ids=["seed", "augment", "own views", "data"],
+)
+def test_answers_to_other_questions_are_refused(change, field, job, tmp_path):
+    wants = with_cache(job, tmp_path / "cache")
+    caching.build(wants, tmp_path)
+    with pytest.raises(ValueError, match=rf"teacher.cache.directory: .* other answers .*{field}"):
+        distill(change(wants), tmp_path / "job", "")
+
+
+def test_answers_of_another_teacher_or_kind_are_refused(job, tmp_path, data_directory):
+    from tests.support import tiny_experiment
+
+    caching.build(with_cache(job, tmp_path / "cache"), tmp_path)
+    with pytest.raises(ValueError, match=r"holds other answers .*top_k: None → 3"):
+        distill(with_cache(job, tmp_path / "cache", top_k=3), tmp_path / "a", "")
+    train(dataclasses.replace(tiny_experiment(data_directory), seed=5), tmp_path / "five")
+    other = dataclasses.replace(job.teacher, run=str(tmp_path / "five" / "teacher"))
+    with pytest.raises(ValueError, match=r"holds other answers .*teacher: "):
+        distill(
+            with_cache(dataclasses.replace(job, teacher=other), tmp_path / "cache"),
+            tmp_path / "b",
+            "",
+        )
+
+
+def test_without_random_views_the_seed_does_not_matter_and_one_view_is_kept(job, tmp_path):
+    wants = with_cache(with_data(job, augment=()), tmp_path / "cache")
+    assert caching.build(wants, tmp_path)["views"] == 1
+    other = dataclasses.replace(wants, seed=1)
+    assert caching.build(other, tmp_path)["views"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda job: with_data(job, augment=(Mixup(),)), "what the teacher says of a mixture"),
+        (lambda job: with_cache(job, "somewhere", top_k=0), "teacher.cache.top_k: 0 cannot work"),
+    ],
+    ids=["mixed", "none"],
+)
+def test_what_cannot_be_kept_is_refused(change, message, job):
+    with pytest.raises(ValueError, match=message):
+        validate(change(with_cache(job, "somewhere")))
+
+
+def test_more_than_there_are_cannot_be_kept(job, tmp_path):
+    with pytest.raises(ValueError, match=r"teacher.cache.top_k: 10, but the teacher knows 10"):
+        distill(with_cache(job, tmp_path / "cache", top_k=10), tmp_path / "job", "")
+
+
+# --- On disk -------------------------------------------------------------------------------------
+
+
+def test_a_damaged_file_is_named_and_mended(job, tmp_path):
+    wants = with_cache(job, tmp_path / "cache")
+    caching.build(wants, tmp_path)
+    store = Store(tmp_path / "cache")
+    path = store.find(Part(1, 0))
+    good = path.read_bytes()
+    path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    for use in (caching.verify, lambda _: distill(wants, tmp_path / "job", "")):
+        with pytest.raises(ValueError, match=rf"{path} is damaged; delete it"):
+            use(tmp_path / "cache")
+    path.unlink()
+    caching.build(wants, tmp_path)
+    assert path.read_bytes() == good
+    facts = caching.verify(tmp_path / "cache")
+    assert facts["asked again"] == caching.SAMPLE
+    assert facts["largest difference"] < caching.TOLERANCE
+
+
+def test_answers_that_the_teacher_never_gave_are_noticed(job, tmp_path):
+    wants = with_cache(job, tmp_path / "cache")
+    caching.build(wants, tmp_path)
+    store = Store(tmp_path / "cache")
+    wrong = np.array(store.load(Part(0, 0)))
+    wrong["logits"] *= 1.1
+    store.find(Part(0, 0)).unlink()
+    store.write(Part(0, 0), wrong)
+    with pytest.raises(ValueError, match="answers differ from the teacher's by"):
+        caching.verify(tmp_path / "cache")
+
+
+def test_a_stopped_build_leaves_nothing_that_counts(job, tmp_path, monkeypatch):
+    wants, cache = with_cache(job, tmp_path / "cache"), tmp_path / "cache"
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("kdjax.cache.store.os.replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        caching.build(wants, tmp_path)
+    monkeypatch.undo()
+    assert list(cache.rglob("*")) == []
+    caching.build(wants, tmp_path)
+    store = Store(cache)
+    store.find(Part(2, 0)).unlink()
+    monkeypatch.setattr("kdjax.cache.store.os.replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        caching.build(wants, tmp_path)
+    monkeypatch.undo()
+    assert store.find(Part(2, 0)) is None
+    assert list(cache.rglob("*.tmp")) == []
+
+
+def test_a_directory_of_something_else_is_not_written_to(job, tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "thesis.tex").write_text("dear")
+    with pytest.raises(ValueError, match=r"teacher.cache.directory: .* exists and is no cache"):
+        caching.build(with_cache(job, tmp_path / "cache"), tmp_path)
+
+
+def test_parts_are_written_when_they_are_whole_whatever_the_order(job, tmp_path, monkeypatch):
+    monkeypatch.setattr("kdjax.cache.store.PART_BYTES", 20 * 500)
+    wants = with_cache(job, tmp_path / "cache")
+    caching.build(wants, tmp_path)
+    built = Store(tmp_path / "cache")
+    assert [len(built.examples(part)) for part in built.parts(1)] == [500, 500, 197]
+    wants = with_cache(job, tmp_path / "other")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "cache.json").write_text((tmp_path / "cache" / "cache.json").read_text())
+    other = Store(tmp_path / "other")
+    filling = Filling(other)
+    order = np.random.default_rng(0).permutation(1197)
+    for index in (order[:600], order[300:900], order[900:]):
+        view = np.full(len(index), 1)
+        filling.add(view, index, built.read(view, index))
+    names = [path.name for _, path in other.files()]
+    assert names == [path.name for part, path in built.files() if part.view == 1]
+
+
+def test_the_command_line_builds_verifies_and_inspects(teacher, data_directory, tmp_path, capsys):
+    preset = "configs/digits.py"
+    flags = f"--teacher.run {teacher} --data.directory {data_directory} --student.fit.epochs 1"
+    where = str(tmp_path / "cache")
+    cache = f"--teacher.cache.directory {where} --teacher.cache.top_k 2 --student.derive.width 1.0"
+    assert main(["cache", "build", preset, *flags.split(), *cache.split()]) == 0
+    assert "1 of 1" in capsys.readouterr().out
+    assert main(["cache", "verify", where]) == 0
+    out = capsys.readouterr().out
+    assert "asked again" in out
+    assert "off by at most, T=4" in out
+    assert main(["cache", "inspect", str(tmp_path)]) == 1
+    assert "holds no cache" in capsys.readouterr().err
+
+
+def test_the_number_of_devices_changes_no_answer(job, tmp_path):
+    """Asked by one device, by eight, in other batches: to float16's last digit."""
+    wants = with_cache(job, tmp_path / "eight")
+    caching.build(wants, tmp_path)
+    store = Store(tmp_path / "eight")
+    small = dataclasses.replace(job.runtime, eval_batch_size=8)
+    other = with_cache(dataclasses.replace(job, runtime=small), tmp_path / "other")
+    caching.build(other, tmp_path)
+    for part, _ in store.files():
+        ours, theirs = (s.load(part)["logits"] for s in (store, Store(tmp_path / "other")))
+        np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-3)
+    assert jax.device_count() == 8
