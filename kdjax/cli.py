@@ -52,6 +52,12 @@ COMMANDS = {
         "kdjax export runs/digits/student --output exported",
         takes_preset=False,
     ),
+    "benchmark": Command(
+        "PRESET [--a.b value …] [--synthetic H W C] [--output FILE.json]",
+        "how fast a preset trains here, and what its time goes into",
+        "kdjax benchmark configs/digits.py --output digits.json",
+        takes_preset=True,
+    ),
     "cache": Command(
         "build PRESET --teacher.cache.directory DIR [--workdir DIR] | verify DIR | inspect DIR",
         "a teacher's answers on disk: built ahead of training, checked, described",

@@ -215,6 +215,42 @@ def facts(values: Mapping[str, Any]) -> Table:
     return table
 
 
+def benchmark(result: Mapping[str, Any]) -> Table:
+    """Where a training step's time goes, on a machine that was so busy."""
+    about, batch = result["about"], result["about"]["batch"]
+    table = _table(
+        f"{result['name']}: {about['teacher']} teaches {about['student']}, batches of {batch}, "
+        f"{about['images']}, {about['dtype']}, {about['device']}"
+    )
+    table.add_column("")
+    for column in ("ms", "images/s", "of the step"):
+        table.add_column(column, justify="right")
+    whole, loop, step = result["timings"]["step"]["seconds"], result["loop"], result["step"]
+    rows = {name: timing["seconds"] for name, timing in result["timings"].items()}
+    for roof in ("matmul", "copy"):
+        del rows[roof]
+    rows["loop"], rows["loop with validation"] = (
+        loop["seconds_a_step"],
+        loop["seconds_a_step_with_all"],
+    )
+    for name, seconds in rows.items():
+        rate, of_step = f"{batch / seconds:,.0f}", f"{seconds / whole:.1%}"
+        table.add_row(name, f"{1e3 * seconds:.3f}", rate, of_step)
+    cached = step.get("cached_over_online")
+    faster = f"cached over online {cached:.2f} x; " if cached else ""
+    first, load = result["first_step_seconds"], result["load"]
+    table.caption = (
+        f"{faster}first step {first['cold']:.1f} s cold, {first['warm']:.1f} s warm\n"
+        f"{engineering(step['flops'])}FLOP and {engineering(step['bytes'])}B a step; "
+        f"{step['share_of_flops_roof']:.0%} of {engineering(step['roof_flops_a_second'])}FLOP/s, "
+        f"{step['share_of_bytes_roof']:.0%} of {engineering(step['roof_bytes_a_second'])}B/s, "
+        "both measured here\n"
+        f"load {load['before']} before, {load['after']} after; peak memory "
+        f"{engineering(result['memory']['process_peak'])}B"
+    )
+    return table
+
+
 def mismatch(rows: Sequence[tuple[str, str, str]], most: int = 20) -> Table:
     """Why a file does not fit a network, a row a problem."""
     table = Table(box=None, padding=(0, 2), show_header=False)

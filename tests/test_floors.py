@@ -25,6 +25,7 @@ FLOORS = (
     {"deploy"},
     {"report"},
     {"caching"},
+    {"benchmark"},
     {"distill", "derivation", "ensembles"},
     {"flags", "tables"},
     {"commands"},

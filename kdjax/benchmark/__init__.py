@@ -1,0 +1,1 @@
+"""How fast a preset trains on this machine, what its time goes into, and what would be possible."""
