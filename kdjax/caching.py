@@ -55,7 +55,14 @@ def kept_teacher(run: Run, teacher: Loaded, info: DataInfo) -> KeptTeacher | Non
     if run.cache.directory is None:
         return None
     store = _store(run, teacher, info)
-    return KeptTeacher(store, teacher.variables, fills=jax.process_count() == 1)
+    views = views_of(run, teacher.model, info.sizes["train"])
+    missing = sum(store.find(part) is None for part in store.parts(views))
+    if agree(missing) and jax.process_count() > 1:
+        raise ValueError(
+            f"teacher.cache.directory: {missing} files are missing in {store.directory}, and "
+            "several processes cannot add them while they train; run `kdjax cache build` first."
+        )
+    return KeptTeacher(store, teacher.variables)
 
 
 def build(experiment: Experiment, workdir: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 
+from kdjax.cache.store import Store
 from kdjax.evaluation.load import load
 from kdjax.training.run_directory import read_json
 from tests.losses.contract import specs
@@ -94,6 +95,47 @@ def assert_equal(one: Path, two: Path) -> None:
 def _identities(log: Path) -> list[tuple[str, int]]:
     lines = map(json.loads, log.read_text().splitlines())
     return [(line["kind"], line["step"]) for line in lines]
+
+
+@pytest.mark.slow
+@needs_bash
+def test_two_processes_build_a_cache_and_learn_from_it(command, tmp_path):
+    """Each asks for its part of the answers; what they learn is what one process learns."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    single = {**environment, "JAX_NUM_CPU_DEVICES": "2", "NPROC": "16"}
+    *kdjax, _, preset = command[: command.index("distill") + 2]
+    flags = [preset, *command[command.index("distill") + 2 :], "--student.fit.epochs", "3"]
+    train = [*kdjax, "train", *flags, "--workdir", str(tmp_path / "job")]
+    subprocess.run(train, env=single, check=True, timeout=300)
+    taught = ["--teacher.run", str(tmp_path / "job" / "teacher"), "--teacher.cache.directory"]
+    build = [*kdjax, "cache", "build", *flags, *taught]
+    launch = ["bash", str(LOCAL), "2", "1", "--"]
+    assert_finishes([*launch, *build, str(tmp_path / "two")], environment)
+    subprocess.run([*build, str(tmp_path / "one")], env=single, check=True, timeout=300)
+    two, one = (Store(tmp_path / name) for name in ("two", "one"))
+    assert [part for part, _ in two.files()] == [part for part, _ in one.files()]
+    assert len(list(one.files())) == 3
+    for part, _ in one.files():
+        ours, theirs = (store.load(part)["logits"].astype(float) for store in (two, one))
+        np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-3)
+
+    distil = [*kdjax, "distill", *flags, *taught, str(tmp_path / "one"), "--workdir"]
+    assert_finishes([*launch, *distil, str(tmp_path / "both")], environment)
+    subprocess.run([*distil, str(tmp_path / "alone")], env=single, check=True, timeout=300)
+    ours, theirs = (load(tmp_path / w / "student", "latest").variables for w in ("both", "alone"))
+    assert largest_difference(ours, theirs) < 2e-5
+
+    next((tmp_path / "one" / "view-00001").iterdir()).unlink()
+    done = subprocess.run(
+        [*launch, *distil, str(tmp_path / "again")],
+        env=environment,
+        timeout=150,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert "1 files are missing" in done.stdout
 
 
 @pytest.mark.slow

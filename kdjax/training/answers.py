@@ -37,14 +37,16 @@ def make_ask(origin: Origin, record: np.dtype, devices: Devices, fixed: Fixed) -
 class KeptTeacher:
     """A teacher whose answers are on disk, or will be."""
 
-    def __init__(self, store: Store, variables: Variables, *, fills: bool) -> None:
-        """Only where one process trains can it fill: several would each know a part of a batch."""
-        self.store, self.variables, self.fills = store, variables, fills
+    def __init__(self, store: Store, variables: Variables) -> None:
+        self.store, self.variables = store, variables
         self._filling = Filling(store)
         self._ask: Ask | None = None
 
     def start(self, devices: Devices, fixed: Fixed) -> None:
-        """From here on the teacher can be asked for what is missing; `fixed` has the images."""
+        """From here on the teacher can be asked for what is missing; `fixed` has the images.
+
+        Only where one process trains: of several, each would know a part of a batch.
+        """
         fixed = fixed._replace(teacher=devices.replicate(self.variables))
         self._ask = make_ask(self.store.origin, self.store.record, devices, fixed)
 
@@ -61,10 +63,5 @@ class KeptTeacher:
         return records
 
     def _fill(self, batch: Batch) -> np.ndarray:
-        if not self.fills:
-            raise ValueError(
-                f"teacher.cache.directory: {self.store.directory} is not complete, and several "
-                "processes cannot complete it while they train; run `kdjax cache build` first."
-            )
         assert self._ask is not None
         return self._ask(batch)

@@ -217,7 +217,7 @@ class Fitting:
         if self.resident is not None:
             images, labels = devices.replicate((self.resident.images, self.resident.labels))
             fixed = Fixed(images=images, labels=labels)
-        if self.kept is not None:
+        if self.kept is not None and jax.process_count() == 1:
             self.kept.start(devices, fixed)
         asked = self.kept is None or any(t.loss.reads_classifier for t in self.plan.terms)
         if self.teacher is not None and asked:
