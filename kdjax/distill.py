@@ -32,7 +32,7 @@ from kdjax.experiment import Experiment, Fit, Run, TeacherReference
 from kdjax.models.summary import Shape, flops, parameter_count
 from kdjax.objective import for_examples
 from kdjax.report.page import build, read_job
-from kdjax.rules import validate
+from kdjax.rules import check_views, validate
 from kdjax.runs import baseline_run, chain, distilled, field_of, roles, student_run, teacher_run
 from kdjax.students.first_weights import first_weights
 from kdjax.training.log import Reporter
@@ -112,7 +112,7 @@ class Workshop:
     """About the teacher, for the log of the student."""
 
     def check(self) -> None:
-        """Refuse what would fail later: batches, and directories of other experiments."""
+        """Refuse what would fail later: batches, views, and directories of other experiments."""
         experiment = self.experiment
         teacher = self._named_teacher()
         if teacher is None:
@@ -120,6 +120,7 @@ class Workshop:
             self._check_directory(teacher_run(experiment))
         model = teacher.model if teacher else experiment.teacher.model
         shape = self.dataset.info.shape
+        check_views(experiment.data, shape)
         for run, teaching in chain(experiment, model, shape):
             self._check_batch(field_of(run.role), run.fit)
             terms = for_examples(run.losses, self.dataset.info.sizes["train"])

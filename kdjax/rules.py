@@ -2,12 +2,15 @@
 
 import dataclasses
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, get_args
 
-from kdjax.data.augment import Augmentation, Flip, Mixup, PadCrop, RandomResizedCrop
+from kdjax.data.augment import Augmentation
 from kdjax.experiment import ASSISTANTS, Cache, Data, Derive, Experiment, Fit, Runtime, Student
 from kdjax.losses import SimKD
 from kdjax.models import ConvNeXt, Ensemble, Model, ReusedClassifier
+from kdjax.models.summary import Shape
 from kdjax.objective import Term
 from kdjax.optim import DOT, AdamW, Cosine, Optimizer, Steps
 
@@ -44,7 +47,7 @@ def validate(experiment: Experiment) -> None:
 def _check_cache(cache: Cache, data: Data) -> None:
     if cache.top_k is not None:
         _require("teacher.cache.top_k", cache.top_k, cache.top_k >= 1, "at least 1, or None")
-    mixed = data.teacher_augment is None and any(isinstance(t, Mixup) for t in data.augment)
+    mixed = data.teacher_augment is None and any(t.mixes for t in data.augment)
     if cache.directory is not None and mixed:
         raise ValueError(
             "teacher.cache.directory: what the teacher says of a mixture depends on the batch and "
@@ -82,6 +85,15 @@ def _require(name: str, value: object, holds: bool, remedy: str) -> None:
         raise ValueError(f"{name}: {value!r} cannot work; it must be {remedy}.")
 
 
+@contextmanager
+def _field_of(where: str) -> Iterator[None]:
+    """Errors of a part, which names its own fields, say where it is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{where}.{error}") from error
+
+
 def _check_finite(where: str, value: object) -> None:
     """The comparisons below let infinities pass, and fields without a rule let NaN pass."""
     if isinstance(value, float):
@@ -104,31 +116,37 @@ def _check_data(data: Data) -> None:
     _check_augment("data.augment", data.augment)
     if data.teacher_augment is not None:
         _check_augment("data.teacher_augment", data.teacher_augment)
-        if any(isinstance(transform, Mixup) for transform in data.teacher_augment):
+        mixing = _mixing(data.teacher_augment)
+        if mixing:
             raise ValueError(
                 "data.teacher_augment: the teacher would see mixtures that the student does not; "
-                "leave out Mixup, or set data.teacher_augment to None to mix the same for both."
+                f"leave out {mixing}, or set data.teacher_augment to None to mix the same for both."
             )
 
 
 def _check_augment(list_name: str, transforms: tuple[Augmentation, ...]) -> None:
     for i, transform in enumerate(transforms):
         where = f"{list_name}.{i}"
-        if isinstance(transform, PadCrop):
-            _require(f"{where}.padding", transform.padding, transform.padding >= 0, ">= 0")
-        if isinstance(transform, Flip | Mixup):
-            p = transform.probability
-            _require(f"{where}.probability", p, 0 <= p <= 1, "in [0, 1]")
-        if isinstance(transform, RandomResizedCrop):
-            for name, most in (("scale", 1.0), ("ratio", math.inf)):
-                bounds = getattr(transform, name)
-                fits = len(bounds) == 2 and 0 < bounds[0] <= bounds[1] <= most
-                remedy = "two rising numbers in (0, 1]" if most == 1 else "two rising numbers > 0"
-                _require(f"{where}.{name}", bounds, fits, remedy)
-        if isinstance(transform, Mixup):
-            _require(f"{where}.alpha", transform.alpha, transform.alpha > 0, "positive")
-            if i + 1 < len(transforms):
-                raise ValueError(f"{where}: Mixup comes last, and once; move it to the end.")
+        with _field_of(where):
+            transform.check()
+        if transform.mixes and i + 1 < len(transforms):
+            raise ValueError(
+                f"{where}: {_mixing((transform,))} comes last, and images are mixed once; move it "
+                "to the end."
+            )
+
+
+def _mixing(transforms: tuple[Augmentation, ...]) -> str | None:
+    """The name of the first that mixes images."""
+    return next((type(t).__name__ for t in transforms if t.mixes), None)
+
+
+def check_views(data: Data, shape: Shape) -> None:
+    """Raise ValueError for the first view that images of this shape cannot be seen through."""
+    for name in ("augment", "teacher_augment"):
+        for i, transform in enumerate(getattr(data, name) or ()):
+            with _field_of(f"data.{name}.{i}"):
+                transform.check_shape(shape)
 
 
 MAY_BE_ZERO = ("inner", "squeezed", "expansions", "pools")
@@ -155,10 +173,8 @@ def check_model(where: str, model: Model) -> None:
     _require(f"{where}.std", std, positive, "positive, one value or one a channel")
     fits = len(mean) == len(std) or (len(mean) > 0 and 1 in (len(mean), len(std)))
     _require(f"{where}.mean", mean, fits, f"one value or as many as the {len(std)} of std")
-    try:
+    with _field_of(where):
         model.check()
-    except ValueError as error:
-        raise ValueError(f"{where}.{error}") from error
     if isinstance(model, Ensemble):
         for i, member in enumerate(model.members):
             check_model(f"{where}.members.{i}", member)
@@ -235,19 +251,17 @@ def _check_optimizer(where: str, optimizer: Optimizer) -> None:
 
 def _check_losses(where: str, losses: tuple[Term, ...], data: Data, *, has_teacher: bool) -> None:
     _require(where, losses, len(losses) > 0, "at least one term")
-    mixed = any(isinstance(transform, Mixup) for transform in data.augment)
+    mixing = _mixing(data.augment)
     for i, term in enumerate(losses):
         _require(f"{where}.{i}.weight", term.weight, term.weight >= 0, ">= 0")
         if term.schedule is not None:
             term.schedule.check(f"{where}.{i}.schedule")
-        try:
+        with _field_of(f"{where}.{i}.loss"):
             term.loss.check()
-        except ValueError as error:
-            raise ValueError(f"{where}.{i}.loss.{error}") from error
-        if term.loss.needs_one_label and mixed:
+        if term.loss.needs_one_label and mixing:
             raise ValueError(
-                f"{where}.{i}: {type(term.loss).__name__} needs one label an image, and Mixup in "
-                "data.augment gives two; leave out one of them."
+                f"{where}.{i}: {type(term.loss).__name__} needs one label an image, and {mixing} "
+                "in data.augment gives two; leave out one of them."
             )
         if term.loss.needs_teacher and not has_teacher:
             raise ValueError(

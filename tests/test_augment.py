@@ -9,7 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax.data.augment import Augmentation, Flip, Mixup, PadCrop, RandomResizedCrop, augment
+from kdjax.data.augment import (
+    Augmentation,
+    AutoAugment,
+    ColorJitter,
+    CutMix,
+    Cutout,
+    Flip,
+    Mixup,
+    PadCrop,
+    RandAugment,
+    RandomResizedCrop,
+    TrivialAugment,
+    augment,
+)
 from kdjax.experiment import Data
 from kdjax.types import AXIS, Batch
 from tests.training import make_run, random_teacher, train
@@ -22,10 +35,22 @@ OTHER_VALUES = {
     (Flip, "probability"): 0.1,
     (RandomResizedCrop, "scale"): (0.3, 0.4),
     (RandomResizedCrop, "ratio"): (0.5, 0.5),
+    (RandAugment, "num_ops"): 1,
+    (RandAugment, "magnitude"): 20,
+    (ColorJitter, "brightness"): 0.1,
+    (ColorJitter, "contrast"): 0.1,
+    (ColorJitter, "saturation"): 0.1,
+    (ColorJitter, "hue"): 0.1,
+    (Cutout, "size"): 3,
     (Mixup, "alpha"): 0.2,
     (Mixup, "probability"): 0.1,
+    (CutMix, "alpha"): 0.2,
+    (CutMix, "probability"): 0.1,
 }
-OF_ONE_IMAGE = [kind for kind in typing.get_args(Augmentation) if kind is not Mixup]
+KINDS = typing.get_args(Augmentation)
+OF_ONE_IMAGE = [kind for kind in KINDS if not kind.mixes]
+OF_LEVELS = [RandAugment, TrivialAugment, AutoAugment]
+"""They know uint8 only."""
 
 
 def batch(examples=EXAMPLES, view=0, index=None, image=None):
@@ -321,16 +346,29 @@ def test_labels_and_positions_pass_untouched():
 
 @pytest.mark.parametrize("kind", OF_ONE_IMAGE, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_shape_and_type_stay(kind, dtype):
-    image = np.asarray(batch().image).astype(dtype)
+@pytest.mark.parametrize("channels", [3, 1])
+def test_shape_and_type_stay(kind, dtype, channels):
+    if kind in OF_LEVELS and dtype != np.uint8:
+        pytest.skip("levels are whole numbers")
+    image = (np.asarray(batch().image) / (1 if dtype == np.uint8 else 255)).astype(dtype)
+    image = image[..., :channels]
     seen = views((kind(),), 0, batch(image=image))
     assert (seen.shape, seen.dtype) == (image.shape, dtype)
     assert (np.asarray(seen) != image).any()
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_no_view_depends_on_the_number_of_devices(kind):
+    """Every transform, behind another one; to the bit where no shares are drawn."""
+    one, two, eight = (on_devices((Flip(), kind()), 5, different(), n) for n in (1, 2, 8))
+    for other in (two, eight):
+        for ours, theirs in zip(*map(jax.tree.leaves, (one, other)), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6 if kind is Mixup else 0)
+
+
 @pytest.mark.parametrize(
     ("kind", "field"),
-    [(k, f.name) for k in typing.get_args(Augmentation) for f in dataclasses.fields(k)],
+    [(k, f.name) for k in KINDS for f in dataclasses.fields(k)],
 )
 def test_every_field_changes_the_view(kind, field):
     assert (kind, field) in OTHER_VALUES, "give the new field another value in OTHER_VALUES"

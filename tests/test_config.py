@@ -14,7 +14,18 @@ import flax.linen as nn
 import pytest
 
 from kdjax.config import differences, from_dict, from_json, load_preset, to_dict, to_json
-from kdjax.data.augment import Augmentation, Flip, Mixup, PadCrop, RandomResizedCrop
+from kdjax.data.augment import (
+    Augmentation,
+    AutoAugment,
+    ColorJitter,
+    CutMix,
+    Cutout,
+    Flip,
+    Mixup,
+    PadCrop,
+    RandAugment,
+    RandomResizedCrop,
+)
 from kdjax.experiment import (
     Data,
     Derive,
@@ -43,7 +54,7 @@ from kdjax.losses import (
 from kdjax.models import NAMED, Model, ResNet, SmallCNN, VisionModel
 from kdjax.objective import Term
 from kdjax.optim import AdamW, Constant, Optimizer, Schedule, Steps
-from kdjax.rules import validate
+from kdjax.rules import check_views, validate
 
 PLAIN = Experiment(name="plain")
 
@@ -436,6 +447,19 @@ MIXED_RULES = [
     ("data.augment.1.alpha", 0.0, "positive"),
     ("data.augment.1.probability", 1.5, "in [0, 1]"),
 ]
+VIEWS = (ColorJitter(), Cutout(), RandAugment(), CutMix())
+VIEWED = replaced(PLAIN, "data.augment", VIEWS)
+VIEW_RULES = [
+    ("data.augment.0.brightness", -0.1, ">= 0"),
+    ("data.augment.0.contrast", -0.1, ">= 0"),
+    ("data.augment.0.saturation", -0.1, ">= 0"),
+    ("data.augment.0.hue", 0.6, "in [0, 0.5]"),
+    ("data.augment.1.size", 0, "at least 1"),
+    ("data.augment.2.num_ops", 0, "at least 1"),
+    ("data.augment.2.magnitude", 31, "from 0 to 30"),
+    ("data.augment.3.alpha", 0.0, "positive"),
+    ("data.augment.3.probability", -0.5, "in [0, 1]"),
+]
 LOSS = "student.losses.1.loss"
 OWN = [
     (LogitStandardization(), "temperature", 0.0, "positive"),
@@ -453,6 +477,7 @@ FULL_WITH_THREE = replaced(FULL, "teacher.model.std", (0.2, 0.2, 0.2))
         *((PLAIN, *rule) for rule in PLAIN_RULES),
         *((FULL_WITH_THREE, *rule) for rule in FULL_RULES),
         *((MIXED, *rule) for rule in MIXED_RULES),
+        *((VIEWED, *rule) for rule in VIEW_RULES),
         *((replaced(PLAIN, LOSS, loss), f"{LOSS}.{field}", *rest) for loss, field, *rest in OWN),
     ],
     ids=lambda part: part if isinstance(part, str) else "",
@@ -464,19 +489,49 @@ def test_a_rule_names_the_field_the_value_and_the_remedy(base, path, value, reme
         validate(replaced(base, path, value))
 
 
+@pytest.mark.parametrize("mixing", [Mixup(), CutMix()], ids=lambda mixing: type(mixing).__name__)
 @pytest.mark.parametrize("loss", [DKD(), WSLD()], ids=lambda loss: type(loss).__name__)
-def test_a_loss_of_one_label_cannot_be_had_with_mixed_images(loss):
-    message = f"student.losses.1: {type(loss).__name__} needs one label an image, and Mixup in "
-    validate(MIXED)
+def test_a_loss_of_one_label_cannot_be_had_with_mixed_images(loss, mixing):
+    names = type(loss).__name__, type(mixing).__name__
+    message = "student.losses.1: {} needs one label an image, and {} in data.".format(*names)
+    mixed = replaced(PLAIN, "data.augment", (Flip(), mixing))
+    validate(mixed)
     validate(replaced(PLAIN, LOSS, loss))
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
-        validate(replaced(MIXED, LOSS, loss))
+        validate(replaced(mixed, LOSS, loss))
 
 
-def test_mixing_comes_last_and_once():
-    for transforms in ((Mixup(), Flip()), (Mixup(), Mixup())):
-        with pytest.raises(ValueError, match=r"^data\.augment\.0: Mixup comes last, and once"):
-            validate(replaced(PLAIN, "data.augment", transforms))
+@pytest.mark.parametrize("pair", [(Mixup(), Flip()), (Mixup(), Mixup()), (Mixup(), CutMix())])
+def test_mixing_comes_last_and_once(pair):
+    with pytest.raises(ValueError, match=r"^data\.augment\.0: Mixup comes last, and images are "):
+        validate(replaced(PLAIN, "data.augment", pair))
+
+
+def test_a_teachers_own_views_are_not_mixed():
+    own = replaced(PLAIN, "data.teacher_augment", (Flip(), CutMix()))
+    with pytest.raises(ValueError, match=r"^data\.teacher_augment: .* leave out CutMix, or set"):
+        validate(own)
+    with pytest.raises(ValueError, match=r"^data\.teacher_augment\.0\.padding: -1 cannot work"):
+        validate(replaced(PLAIN, "data.teacher_augment", (PadCrop(padding=-1),)))
+
+
+@pytest.mark.parametrize(
+    ("transform", "shape", "message"),
+    [
+        (PadCrop(padding=8), (9, 8, 3), "padding: 8 cannot work; it must be at most 7"),
+        (Cutout(size=9), (9, 8, 3), "size: 9 cannot work; it must be at most 8"),
+        (ColorJitter(), (8, 8, 1), "saturation: 0.4 cannot work; it must be 0 for"),
+        (ColorJitter(saturation=0.0, hue=0.1), (8, 8, 1), "hue: 0.1 cannot work; it must be 0"),
+        (AutoAugment(), (8, 8, 2), "channels: 2 cannot work; it must be 1 or 3"),
+    ],
+    ids=lambda part: type(part).__name__,
+)
+@pytest.mark.parametrize("name", ["augment", "teacher_augment"])
+def test_views_fit_the_images(transform, shape, message, name):
+    data = replaced(PLAIN, f"data.{name}", (Flip(), transform)).data
+    check_views(data, (32, 32, 3))
+    with pytest.raises(ValueError, match=f"^{re.escape(f'data.{name}.1.{message}')}"):
+        check_views(data, shape)
 
 
 def test_a_teacher_cannot_have_a_teacher():

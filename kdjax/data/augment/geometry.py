@@ -1,0 +1,143 @@
+"""Windows, mirrors and holes: where the pixels of a view come from."""
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from kdjax.data.augment.base import Shape, Transform, require, require_probability, rounded
+
+
+@dataclass(frozen=True, kw_only=True)
+class PadCrop(Transform):
+    """Pad the raw image with zeros on every side and cut a random window of the original size."""
+
+    padding: int = 4
+    """Pixels added to each side."""
+
+    def __call__(self, key: Array, image: Array) -> Array:
+        """`[H, W, C]` to the same shape."""
+        p = self.padding
+        row, column = jax.random.randint(key, (2,), 0, 2 * p + 1)
+        padded = jnp.pad(image, ((p, p), (p, p), (0, 0)))
+        return jax.lax.dynamic_slice(padded, (row, column, 0), image.shape)
+
+    def check(self) -> None:
+        """There is no less than no padding."""
+        require("padding", self.padding, self.padding >= 0, ">= 0")
+
+    def check_shape(self, shape: Shape) -> None:
+        """A window sees some of the image."""
+        _require_inside("padding", self.padding, min(shape[:2]) - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flip(Transform):
+    """Mirror left and right."""
+
+    probability: float = 0.5
+    """How often, in [0, 1]."""
+
+    def __call__(self, key: Array, image: Array) -> Array:
+        """`[H, W, C]` to the same shape."""
+        return jnp.where(jax.random.bernoulli(key, self.probability), image[:, ::-1], image)
+
+    def check(self) -> None:
+        """The probability is one."""
+        require_probability(self.probability)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomResizedCrop(Transform):
+    """Stretch a random window to the size of the image (Szegedy et al., 2015, arXiv:1409.4842).
+
+    Its share of the area is uniform in `scale`, the logarithm of width over height is uniform in
+    that of `ratio`, no side is longer than the image's, and it lies anywhere inside. Pixels are
+    interpolated linearly; those at its edges see their neighbours outside of it.
+    """
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    """Smallest and largest share of the area, in (0, 1]."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Smallest and largest width over height."""
+
+    def __call__(self, key: Array, image: Array) -> Array:
+        """`[H, W, C]` to the same shape."""
+        corner, window = self._window(key, image.shape)
+        view = image
+        for axis in (0, 1):  # rows first: they lie together in memory
+            view = _stretched(view, axis, corner[axis], window[axis])
+        return rounded(view, image)
+
+    def _window(self, key: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+        """Its upper left corner and its size, in pixels."""
+        of_area, of_ratio, of_place = jax.random.split(key, 3)
+        whole = jnp.asarray(shape[:2], jnp.float32)
+        low, high = self.scale
+        area = jax.random.uniform(of_area, minval=low, maxval=high) * whole.prod()
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        ratio = jnp.exp(jax.random.uniform(of_ratio, minval=low, maxval=high))
+        window = jnp.minimum(jnp.sqrt(jnp.stack([area / ratio, area * ratio])), whole)
+        return jax.random.uniform(of_place, (2,)) * (whole - window), window
+
+    def check(self) -> None:
+        """Both are pairs that rise; a window is no larger than the image."""
+        for name, most in (("scale", 1.0), ("ratio", math.inf)):
+            bounds = getattr(self, name)
+            fits = len(bounds) == 2 and 0 < bounds[0] <= bounds[1] <= most
+            remedy = "two rising numbers in (0, 1]" if most == 1 else "two rising numbers > 0"
+            require(name, bounds, fits, remedy)
+
+
+def _stretched(image: Array, axis: int, start: Array, extent: Array) -> Array:
+    """The stretch of that extent, as long as the axis, from its two nearest pixels at each point.
+
+    A window is never larger than the image, so no pixel is skipped and two are all there is to see.
+    """
+    size = image.shape[axis]
+    centre = start + (jnp.arange(size) + 0.5) * extent / size - 0.5
+    centre = jnp.clip(centre, 0, size - 1)
+    before = centre.astype(jnp.int32)
+    after = jnp.minimum(before + 1, size - 1)
+    weight = (centre - before).reshape((-1,) + (1,) * (2 - axis))
+    near, far = (jnp.take(image, at, axis, mode="clip") for at in (before, after))
+    return (1 - weight) * near + weight * far
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cutout(Transform):
+    """Blacken a square (DeVries and Taylor, 2017, arXiv:1708.04552).
+
+    Its centre is a pixel of the image, any with the same chance; what lies outside is cut off.
+    """
+
+    size: int = 16
+    """Pixels of each side."""
+
+    def __call__(self, key: Array, image: Array) -> Array:
+        """`[H, W, C]` to the same shape."""
+        centre = jax.random.randint(key, (2,), 0, jnp.asarray(image.shape[:2]))
+        start = centre - self.size // 2
+        return jnp.where(inside(image.shape, start, start + self.size), 0, image)
+
+    def check(self) -> None:
+        """There is a square."""
+        require("size", self.size, self.size >= 1, "at least 1")
+
+    def check_shape(self, shape: Shape) -> None:
+        """Not all of the image is lost."""
+        _require_inside("size", self.size, min(shape[:2]))
+
+
+def inside(shape: tuple[int, ...], start: Array, stop: Array) -> Array:
+    """`[H, W, 1]`: which pixels are in the rectangle from one corner to before the other."""
+    rows, columns = (jnp.arange(size) for size in shape[:2])
+    rows = (start[0] <= rows) & (rows < stop[0])
+    columns = (start[1] <= columns) & (columns < stop[1])
+    return (rows[:, None] & columns)[..., None]
+
+
+def _require_inside(field: str, value: int, most: int) -> None:
+    require(field, value, value <= most, f"at most {most}: the images are no larger")

@@ -1,0 +1,136 @@
+"""Random operations, one after the other: AutoAugment and what came after it."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from kdjax.data.augment.base import Shape, Transform, require
+from kdjax.data.augment.operations import Operation, Ranges, apply, operation, row, table
+
+NAMES = (
+    *("Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness"),
+    *("Color", "Contrast", "Sharpness", "Posterize", "Solarize", "AutoContrast", "Equalize"),
+)
+"""The operations of RandAugment and TrivialAugment."""
+SIGNS = (1, -1)
+STRONGEST = 30
+"""Magnitudes are whole numbers up to here."""
+WIDE = Ranges(shear=0.99, shift=32.0, degrees=135.0, enhance=0.99, bits=6)
+"""The wide space of TrivialAugment."""
+
+CIFAR = (
+    (("Invert", 0.1, 0), ("Contrast", 0.2, 6)),
+    (("Rotate", 0.7, 2), ("TranslateX", 0.3, 9)),
+    (("Sharpness", 0.8, 1), ("Sharpness", 0.9, 3)),
+    (("ShearY", 0.5, 8), ("TranslateY", 0.7, 9)),
+    (("AutoContrast", 0.5, 0), ("Equalize", 0.9, 0)),
+    (("ShearY", 0.2, 7), ("Posterize", 0.3, 7)),
+    (("Color", 0.4, 3), ("Brightness", 0.6, 7)),
+    (("Sharpness", 0.3, 9), ("Brightness", 0.7, 9)),
+    (("Equalize", 0.6, 0), ("Equalize", 0.5, 0)),
+    (("Contrast", 0.6, 7), ("Sharpness", 0.6, 5)),
+    (("Color", 0.7, 7), ("TranslateX", 0.5, 8)),
+    (("Equalize", 0.3, 0), ("AutoContrast", 0.4, 0)),
+    (("TranslateY", 0.4, 3), ("Sharpness", 0.2, 6)),
+    (("Brightness", 0.9, 6), ("Color", 0.2, 8)),
+    (("Solarize", 0.5, 2), ("Invert", 0.0, 0)),
+    (("Equalize", 0.2, 0), ("AutoContrast", 0.6, 0)),
+    (("Equalize", 0.2, 0), ("Equalize", 0.6, 0)),
+    (("Color", 0.9, 9), ("Equalize", 0.6, 0)),
+    (("AutoContrast", 0.8, 0), ("Solarize", 0.2, 8)),
+    (("Brightness", 0.1, 3), ("Color", 0.7, 0)),
+    (("Solarize", 0.4, 5), ("AutoContrast", 0.9, 0)),
+    (("TranslateY", 0.9, 9), ("TranslateY", 0.7, 9)),
+    (("AutoContrast", 0.9, 0), ("Solarize", 0.8, 3)),
+    (("Equalize", 0.8, 0), ("Invert", 0.1, 0)),
+    (("TranslateY", 0.7, 9), ("AutoContrast", 0.9, 0)),
+)
+"""Pairs of operations, how often each is done, and its magnitude of 0 to 9."""
+
+
+class Policy(Transform):
+    """Nearest pixels, and black for what comes from outside; grey or colour, uint8."""
+
+    def check_shape(self, shape: Shape) -> None:
+        """Operations know grey images and colour images."""
+        known = "1 or 3 for operations on light and colour"
+        require("channels", shape[2], shape[2] in (1, 3), known)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandAugment(Policy):
+    """Random operations of one strength (Cubuk et al., 2020, arXiv:1909.13719).
+
+    Each is one of 14, all with the same chance; shears, shifts, rotations and blends go either way.
+    Ranges and magnitudes are torchvision's.
+    """
+
+    num_ops: int = 2
+    """Operations, one after the other."""
+    magnitude: int = 9
+    """Of all of them, 0 to 30."""
+
+    def __call__(self, key: Array, image: Array) -> Array:
+        """`[H, W, C]` to the same shape."""
+        level, shape = self.magnitude / STRONGEST, image.shape
+        rows = table([operation(name, level, sign, shape) for name in NAMES for sign in SIGNS])
+        for index in jax.random.randint(key, (self.num_ops,), 0, len(NAMES) * len(SIGNS)):
+            image = apply(image, row(rows, index))
+        return image
+
+    def check(self) -> None:
+        """There is an operation, and its magnitude means something."""
+        require("num_ops", self.num_ops, self.num_ops >= 1, "at least 1")
+        known = 0 <= self.magnitude <= STRONGEST
+        require("magnitude", self.magnitude, known, f"from 0 to {STRONGEST}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrivialAugment(Policy):
+    """One random operation of a random strength (Müller and Hutter, 2021, arXiv:2103.10158).
+
+    The operations of `RandAugment` in the paper's wide ranges, with 31 magnitudes: torchvision's
+    `TrivialAugmentWide`.
+    """
+
+    def __call__(self, key: Array, image: Array) -> Array:
+        """`[H, W, C]` to the same shape."""
+        levels = np.linspace(0, 1, STRONGEST + 1)
+        rows = [
+            operation(name, level, sign, image.shape, WIDE)
+            for name in NAMES
+            for level in levels
+            for sign in SIGNS
+        ]
+        return apply(image, row(table(rows), jax.random.randint(key, (), 0, len(rows))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoAugment(Policy):
+    """A random pair of operations of the policy found for CIFAR-10 (Cubuk et al., 2019).
+
+    The paper is arXiv:1805.09501. Of 25 pairs all have the same chance, each of the two operations
+    is done with a probability of its own, and shears, shifts, rotations and blends go either way.
+    Ranges and magnitudes are torchvision's.
+    """
+
+    def __call__(self, key: Array, image: Array) -> Array:
+        """`[H, W, C]` to the same shape."""
+        of_pair, of_whether, of_sign = jax.random.split(key, 3)
+        pair = jax.random.randint(of_pair, (), 0, len(CIFAR))
+        done = jax.random.uniform(of_whether, (2,))
+        sign = jax.random.randint(of_sign, (2,), 0, len(SIGNS))
+        for step in range(2):
+            names, probabilities, magnitudes = zip(*(pair[step] for pair in CIFAR), strict=True)
+            rows = [Operation()] + [
+                operation(name, magnitude / 9, way, image.shape)
+                for name, magnitude in zip(names, magnitudes, strict=True)
+                for way in SIGNS
+            ]
+            wanted = done[step] < jnp.asarray(probabilities)[pair]
+            index = jnp.where(wanted, 1 + pair * len(SIGNS) + sign[step], 0)
+            image = apply(image, row(table(rows), index))
+        return image
