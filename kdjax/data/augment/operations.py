@@ -103,14 +103,23 @@ def table(operations: list[Operation]) -> Operation:
     return Operation(*(x.astype(np.float32) if x.dtype == np.float64 else x for x in columns))
 
 
-def row(rows: Operation, index: Array) -> Operation:
-    """One operation of a table."""
-    return Operation(*(jnp.asarray(column)[index] for column in rows))
+def in_turn(
+    image: UInt8[Array, "h w c"], rows: Operation, indices: Int[Array, " n"]
+) -> UInt8[Array, "h w c"]:
+    """The image after these operations of a table, in their order.
+
+    In a loop, so that XLA does not compute pixels of one operation again for every use in the next.
+    """
+
+    def one(image: Array, index: Array) -> tuple[Array, None]:
+        return apply(image, Operation(*(jnp.asarray(column)[index] for column in rows))), None
+
+    return jax.lax.scan(one, image, indices)[0]
 
 
 def apply(image: UInt8[Array, "h w c"], op: Operation) -> UInt8[Array, "h w c"]:
-    """The image after one operation."""
-    return _relevelled(_blended(_moved(image, op.matrix), op), op)
+    """The image after one operation. Which of the three parts comes first decides cost alone."""
+    return _blended(_moved(_relevelled(image, op), op.matrix), op)
 
 
 def _pixels(level: float, side: int, most: Ranges) -> int:
@@ -168,34 +177,35 @@ def _smooth(image: Int[Array, "h w c"]) -> Array:
 
     The border stays as it is.
     """
-    rows = image[:-2] + image[1:-1] + image[2:]
-    sums = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] + 4 * image[1:-1, 1:-1]
-    return image.at[1:-1, 1:-1].set((2 * sums + 13) // 26)
+    height, width, _ = image.shape
+    around = jnp.pad(image, ((1, 1), (1, 1), (0, 0)))
+    rows = around[:-2] + around[1:-1] + around[2:]
+    sums = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] + 4 * image
+    y, x = jnp.arange(height)[:, None, None], jnp.arange(width)[:, None]
+    inner = (0 < y) & (y < height - 1) & (0 < x) & (x < width - 1)
+    return jnp.where(inner, jax.lax.div(2 * sums + 13, 26), image)
 
 
 def _relevelled(image: Array, op: Operation) -> Array:
-    """Every level replaced by what a table says, one for each channel."""
-    levels = jnp.arange(256)[:, None]
-    table = jnp.where(levels < op.threshold, levels, 255 - levels) & op.mask
-    table = jnp.where(op.stretch, _stretched(image, levels), table)
-    table = jnp.where(op.equalize, _equalized(image, levels), table)
-    channels = jnp.arange(image.shape[-1])
-    return table.astype(jnp.uint8)[image, channels]
+    """Every level replaced by what a table says, one for each channel: a quotient."""
+    channels = image.shape[-1]
+    place = image + 256 * jnp.arange(channels)  # channel after channel
+    counts = jnp.zeros(channels * 256, jnp.int32).at[place].add(1).reshape(channels, 256)
+    levels, seen = jnp.arange(256), counts > 0
+    plain = jnp.where(levels < op.threshold, levels, 255 - levels) & op.mask
 
+    low = jnp.where(seen, levels, 255).min(axis=1, keepdims=True)
+    high = jnp.where(seen, levels, 0).max(axis=1, keepdims=True)
+    stretches = op.stretch & (high > low)
 
-def _stretched(image: Array, levels: Array) -> Array:
-    """`255 (level - lowest) / (highest - lowest)`, rounded down."""
-    low, high = (f(axis=(0, 1)).astype(jnp.int32) for f in (image.min, image.max))
-    table = jnp.clip(255 * (levels - low) // jnp.maximum(high - low, 1), 0, 255)
-    return jnp.where(high > low, table, levels)
+    # In proportion to how many pixels are darker; the brightest level's own do not count.
+    darker = jnp.cumsum(counts, axis=1) - counts
+    step = jnp.where(seen, darker, 0).max(axis=1, keepdims=True) // 255
+    equalizes = op.equalize & (step > 0)
 
-
-def _equalized(image: Array, levels: Array) -> Array:
-    """In proportion to how many pixels are below; the brightest are not counted."""
-    height, width, channels = image.shape
-    counts = jnp.zeros((256, channels), jnp.int32).at[image, jnp.arange(channels)].add(1)
-    brightest = counts[image.max(axis=(0, 1)), jnp.arange(channels)]
-    step = (height * width - brightest) // 255
-    below = jnp.cumsum(counts, axis=0) - counts
-    table = jnp.minimum((step // 2 + below) // jnp.maximum(step, 1), 255)
-    return jnp.where(step > 0, table, levels)
+    above = jnp.where(stretches, 255 * (levels - low), plain)
+    above = jnp.where(equalizes, darker + step // 2, above)
+    under = jnp.where(equalizes, step, jnp.where(stretches, high - low, 1))
+    # The loop keeps XLA from repeating the division for every pixel that looks the table up.
+    table = jax.lax.map(lambda channel: channel[0] // channel[1], (above, under))
+    return jnp.minimum(table.reshape(-1)[place], 255).astype(jnp.uint8)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array
 
 from kdjax.data.augment.base import Shape, Transform, require
-from kdjax.data.augment.operations import Operation, Ranges, apply, operation, row, table
+from kdjax.data.augment.operations import Operation, Ranges, in_turn, operation, table
 
 NAMES = (
     *("Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness"),
@@ -77,9 +77,7 @@ class RandAugment(Policy):
         """`[H, W, C]` to the same shape."""
         level, shape = self.magnitude / STRONGEST, image.shape
         rows = table([operation(name, level, sign, shape) for name in NAMES for sign in SIGNS])
-        for index in jax.random.randint(key, (self.num_ops,), 0, len(NAMES) * len(SIGNS)):
-            image = apply(image, row(rows, index))
-        return image
+        return in_turn(image, rows, jax.random.randint(key, (self.num_ops,), 0, len(rows.factor)))
 
     def check(self) -> None:
         """There is an operation, and its magnitude means something."""
@@ -105,7 +103,7 @@ class TrivialAugment(Policy):
             for level in levels
             for sign in SIGNS
         ]
-        return apply(image, row(table(rows), jax.random.randint(key, (), 0, len(rows))))
+        return in_turn(image, table(rows), jax.random.randint(key, (1,), 0, len(rows)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,14 +121,13 @@ class AutoAugment(Policy):
         pair = jax.random.randint(of_pair, (), 0, len(CIFAR))
         done = jax.random.uniform(of_whether, (2,))
         sign = jax.random.randint(of_sign, (2,), 0, len(SIGNS))
-        for step in range(2):
-            names, probabilities, magnitudes = zip(*(pair[step] for pair in CIFAR), strict=True)
-            rows = [Operation()] + [
-                operation(name, magnitude / 9, way, image.shape)
-                for name, magnitude in zip(names, magnitudes, strict=True)
-                for way in SIGNS
-            ]
-            wanted = done[step] < jnp.asarray(probabilities)[pair]
-            index = jnp.where(wanted, 1 + pair * len(SIGNS) + sign[step], 0)
-            image = apply(image, row(table(rows), index))
-        return image
+        rows = [
+            operation(name, magnitude / 9, way, image.shape)
+            for steps in CIFAR
+            for name, _, magnitude in steps
+            for way in SIGNS
+        ]
+        chosen = (2 * pair + jnp.arange(2)) * len(SIGNS) + sign
+        probabilities = jnp.asarray([[p for _, p, _ in steps] for steps in CIFAR])
+        indices = jnp.where(done < probabilities[pair], chosen, len(rows))
+        return in_turn(image, table([*rows, Operation()]), indices)
