@@ -4,9 +4,7 @@
 
 Random uint8 images through `augment`, keys and all: 512 of 32x32x3, and 64 of 224x224x3. All
 transforms take turns, after a first call that compiles; the median of the turns counts. `Mixup` and
-`CutMix` take the next image of the batch on the one device. Where networks run on a CPU, Pillow's
-time for the same random operations, one image after the other on one core, is measured beside
-RandAugment's.
+`CutMix` take the next image of the batch on the one device.
 """
 
 import functools
@@ -27,8 +25,8 @@ from kdjax.data.augment import (
     Augmentation,
     AutoAugment,
     ColorJitter,
-    Cutout,
     CutMix,
+    Cutout,
     Flip,
     Mixup,
     PadCrop,

@@ -1,7 +1,9 @@
 """Augmentation against plain NumPy, and its one source of randomness: (seed, view, index)."""
 
+import colorsys
 import dataclasses
 import functools
+import itertools
 import typing
 
 import jax
@@ -23,7 +25,9 @@ from kdjax.data.augment import (
     TrivialAugment,
     augment,
 )
+from kdjax.data.augment.colour import adjusted
 from kdjax.experiment import Data
+from kdjax.models import SmallCNN
 from kdjax.types import AXIS, Batch
 from tests.training import make_run, random_teacher, train
 
@@ -232,6 +236,97 @@ def test_the_whole_window_is_the_image():
     np.testing.assert_allclose(views((whole,), 0, slopes(4)), slopes(4).image, atol=1e-4)
 
 
+def test_the_protocol_of_repdistiller():
+    """Zeros around the raw image, a window, a mirror; then levels in [0, 1], then mean and std."""
+    mean, std = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
+    image = np.random.default_rng(1).integers(1, 256, (64, 32, 32, 3), np.uint8)
+    seen = np.asarray(views((PadCrop(padding=4), Flip()), 0, batch(image=image)))
+    model = SmallCNN(mean=mean, std=std)
+    ours = np.asarray(jax.jit(lambda x: model.pixels(x))(seen))
+    found = set()
+    for plain, view in zip(image, ours, strict=True):
+        windows = {
+            (row, column, step): np_crop(plain, 4, row, column)[:, ::step]
+            for row in range(9)
+            for column in range(9)
+            for step in (1, -1)
+        }
+        normal = {
+            at: (window / 255 - np.array(mean)) / np.array(std) for at, window in windows.items()
+        }
+        fits = [at for at, values in normal.items() if np.abs(values - view).max() < 2e-6]
+        assert len(fits) == 1
+        found.add(fits[0])
+    rows, columns, steps = (set(values) for values in zip(*found, strict=True))
+    assert rows == columns == set(range(9))
+    assert steps == {1, -1}
+
+
+def test_cutout_blackens_a_square_about_any_pixel():
+    examples = batch(HEIGHT * WIDTH * 64)
+    seen, plain = np.asarray(views((Cutout(size=4),), 0, examples)), np.asarray(examples.image[0])
+    counts = dict.fromkeys(itertools.product(range(HEIGHT), range(WIDTH)), 0)
+    squares = {}
+    for row, column in counts:
+        square = plain.copy()
+        square[max(row - 2, 0) : row + 2, max(column - 2, 0) : column + 2] = 0
+        squares[square.tobytes()] = row, column
+    assert len(squares) == HEIGHT * WIDTH
+    for view in seen:
+        counts[squares[view.tobytes()]] += 1
+    # 64 expected each, with a standard deviation of 8.
+    assert 28 < min(counts.values()) < max(counts.values()) < 104
+
+
+def np_jitter(image, factors, order):
+    """One step after the other in float64; hue by Python's own colorsys."""
+    x = image.astype(np.float64)
+    for step in order:
+        grey = (x @ [0.2989, 0.587, 0.114])[..., None] if x.shape[-1] == 3 else x
+        if step == 3:
+            hsv = [colorsys.rgb_to_hsv(*pixel) for pixel in x.reshape(-1, 3)]
+            turned = [colorsys.hsv_to_rgb((h + factors[3]) % 1, s, v) for h, s, v in hsv]
+            x = np.array(turned).reshape(x.shape)
+        else:
+            other = [0.0, grey.mean(), grey][step]
+            x = np.clip(factors[step] * x + (1 - factors[step]) * other, 0, 1)
+    return x
+
+
+@pytest.mark.parametrize("channels", [3, 1])
+def test_jitter_is_its_definition_in_every_order(channels):
+    rng = np.random.default_rng(0)
+    image = rng.uniform(size=(HEIGHT, WIDTH, channels)).astype(np.float32)
+    image[0, 0] = 0.5  # a grey pixel has no hue
+    for order in itertools.permutations(range(4 if channels == 3 else 3)):
+        factors = np.array([*rng.uniform(0.2, 1.8, 3), rng.uniform(-0.5, 0.5)], np.float32)
+        ours = adjusted(jnp.asarray(image), jnp.asarray(factors), jnp.asarray(order))
+        np.testing.assert_allclose(ours, np_jitter(image, factors, order), atol=2e-6)
+
+
+def test_jitter_draws_factors_and_orders():
+    jitter = ColorJitter(brightness=0.2, contrast=0.5, saturation=2.0, hue=0.1)
+    keys = jax.random.split(jax.random.key(0), 2400)
+    factors, orders = map(np.asarray, jax.vmap(jitter._drawn)(keys))
+    for drawn, low, high in zip(factors.T, (0.8, 0.5, 0, -0.1), (1.2, 1.5, 3, 0.1), strict=True):
+        width = high - low
+        assert low <= drawn.min() < low + 0.02 * width
+        assert high - 0.02 * width < drawn.max() <= high
+        assert abs(drawn.mean() - (low + high) / 2) < 4 * 0.289 * width / 49
+    counts = np.unique(orders, axis=0, return_counts=True)[1]
+    assert len(counts) == 24
+    assert 60 < counts.min() < counts.max() < 145  # 100 expected, with a deviation of 10
+    assert set(map(len, [jax.jit(ColorJitter()._drawn)(keys[0])[1]])) == {3}
+
+
+def test_jittered_levels_are_rounded_once():
+    examples = different()
+    precise = examples._replace(image=examples.image / np.float32(255))
+    crop = (ColorJitter(),)
+    seen = np.asarray(views(crop, 0, examples)).astype(float)
+    assert np.abs(seen - 255 * np.asarray(views(crop, 0, precise))).max() < 0.5 + 1e-3
+
+
 # --- Mixing ------------------------------------------------------------------------------------
 
 
@@ -291,6 +386,52 @@ def test_shares_follow_the_beta_distribution():
     assert abs(narrow.var() - 1 / (4 * 1.4)) < 0.02
     rarely = on_devices((Mixup(probability=0.25),), 0, different(1024)).share
     assert abs((rarely < 1).mean() - 0.25) < 4 * 0.433 / 32
+
+
+def test_cutmix_pastes_a_rectangle_of_the_next_image_about_any_pixel():
+    image = np.zeros((2048, 9, 12, 1), np.uint8)
+    image += (np.arange(2048) % 2 * 255).astype(np.uint8)[:, None, None, None]
+    label = jnp.arange(2048, dtype=jnp.int32)
+    mixed = on_devices((CutMix(),), 0, batch(2048, image=image)._replace(label=label), 8)
+    assert mixed.image.dtype == np.uint8
+    np.testing.assert_array_equal(mixed.other_label, np.roll(label, -1))
+    pasted = (mixed.image != image)[..., 0]
+    np.testing.assert_allclose(mixed.share, 1 - pasted.mean(axis=(1, 2)), atol=1e-6)
+    rows, columns = pasted.any(axis=2), pasted.any(axis=1)
+    np.testing.assert_array_equal(pasted, rows[:, :, None] & columns[:, None])
+    for line in (rows, columns):  # without a gap
+        assert (np.abs(np.diff(line.astype(int), axis=1)).sum(axis=1) <= 2).all()
+    height, width = rows.sum(axis=1), columns.sum(axis=1)
+    whole = ~rows[:, 0] & ~rows[:, -1] & ~columns[:, 0] & ~columns[:, -1] & (height > 2)
+    assert whole.sum() > 50
+    assert (np.abs(height[whole] / 9 - width[whole] / 12) < 1 / 9).all(), "its proportions"
+    assert (pasted.mean(axis=0) > 0.05).all()
+
+
+def np_cutmix_share(alpha, height, width, examples):
+    """The paper's rectangle, drawn by NumPy."""
+    rng = np.random.default_rng(0)
+    shares = np.empty(examples)
+    for i, share in enumerate(rng.beta(alpha, alpha, examples)):
+        sides = [
+            np.clip([c - s // 2, c - s // 2 + s], 0, n)
+            for n in (height, width)
+            for s, c in [(int(n * np.sqrt(1 - share)), rng.integers(n))]
+        ]
+        shares[i] = 1 - np.prod([stop - start for start, stop in sides]) / (height * width)
+    return shares
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.3])
+def test_shares_of_cutmix_are_those_of_the_paper(alpha):
+    ours = on_devices((CutMix(alpha=alpha),), 0, different(4096)).share
+    theirs = np_cutmix_share(alpha, HEIGHT, WIDTH, 40_000)
+    assert abs(ours.mean() - theirs.mean()) < 4 * theirs.std() / 64
+    assert abs(ours.std() - theirs.std()) < 0.02
+    for level in (0.3, 0.6, 0.9):
+        assert abs((ours <= level).mean() - (theirs <= level).mean()) < 0.04
+    rarely = on_devices((CutMix(probability=0.25),), 0, different(1024)).share
+    assert 0.1 < (rarely < 1).mean() < 0.3
 
 
 def test_an_image_that_is_not_mixed_is_itself():

@@ -182,7 +182,7 @@ def _smooth(image: Int[Array, "h w c"]) -> Array:
     rows = around[:-2] + around[1:-1] + around[2:]
     sums = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] + 4 * image
     y, x = jnp.arange(height)[:, None, None], jnp.arange(width)[:, None]
-    inner = (0 < y) & (y < height - 1) & (0 < x) & (x < width - 1)
+    inner = (y > 0) & (y < height - 1) & (x > 0) & (x < width - 1)
     return jnp.where(inner, jax.lax.div(2 * sums + 13, 26), image)
 
 
