@@ -77,7 +77,7 @@ def main(name, output):
     set_up_compilation_cache()
     data, network, teacher_epochs, student_epochs = settings(name)
     shape = data["train"].images.shape[1:]
-    info = DataInfo("x", shape, tuple(map(str, range(10))), {"train": len(data["train"])})
+    info = DataInfo("x", shape, tuple(map(str, range(10))), {"train": len(data["train"])}, "")
     job = Job(Devices(), Runtime(), Reporter(speaks=False))
     about = {
         "data": Path(name).name,

@@ -18,15 +18,24 @@ class Data:
     """What is learnt from."""
 
     name: str = "digits"
-    """`digits`, or `tfds:NAME` for any prepared TensorFlow Datasets image classification set."""
+    """`digits`; `tfds:NAME`, any prepared image classification set of TensorFlow Datasets;
+    `folder:DIR` with `train/<class>/*.jpg` and so on; `npz:FILE` with `train_images` and so on."""
     directory: str | None = None
-    """Where TFDS keeps its data sets; None: `TFDS_DATA_DIR`, or `~/tensorflow_datasets`."""
+    """Where TFDS keeps its data sets, and where DIR and FILE lie; None: `TFDS_DATA_DIR` or
+    `~/tensorflow_datasets`, and the current directory."""
     train: str = "train"
     """Split trained on, in TFDS notation: `train[:90%]`."""
     validation: str = "validation"
     """Split that checkpoints are selected on: `train[90%:]`."""
     test: str = "test"
     """Split read once, at the end."""
+    image_size: tuple[int, int] | None = None
+    """Height and width that images are scaled to cover, the middle being cut out; None: they have
+    one size."""
+    grey: bool = False
+    """Make the images grey, of one channel."""
+    broken: Literal["fail", "skip"] = "fail"
+    """What an image does that cannot be read: end the job, or be named, counted and left out."""
     augment: tuple[Augmentation, ...] = ()
     """Random views for training, applied on the device in this order."""
     teacher_augment: tuple[Augmentation, ...] | None = None

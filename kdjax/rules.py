@@ -108,8 +108,12 @@ def _check_finite(where: str, value: object) -> None:
 
 
 def _check_data(data: Data) -> None:
-    known = data.name == "digits" or (data.name.startswith("tfds:") and len(data.name) > 5)
-    _require("data.name", data.name, known, "digits or tfds:NAME")
+    kind, _, rest = data.name.partition(":")
+    known = data.name == "digits" or (kind in ("tfds", "folder", "npz") and rest != "")
+    _require("data.name", data.name, known, "digits, tfds:NAME, folder:DIR or npz:FILE")
+    if data.image_size is not None:
+        positive = min(data.image_size) > 0
+        _require("data.image_size", data.image_size, positive, "two positive numbers, or None")
     _require("data.views", data.views, data.views >= 1, "at least 1")
     if data.cycle is not None:
         _require("data.cycle", data.cycle, data.cycle >= 1, "at least 1, or None")

@@ -121,7 +121,7 @@ def test_a_student_learns_from_an_ensemble(both, tiny, tmp_path, capsys):
 
 def test_an_imported_member_takes_the_data_of_the_others(members, digits, tmp_path):
     names = tuple(map(str, range(10)))
-    unknown = DataInfo(name=UNKNOWN, shape=(16, 16, 1), classes=names, sizes={})
+    unknown = DataInfo(name=UNKNOWN, shape=(16, 16, 1), classes=names, sizes={}, fingerprint="")
     alone = untrained(tmp_path / "imported", unknown, TINY.clone(widths=(4,)))
     # Convolutions take any size, and what reads a flattened map does not.
     smaller = dataclasses.replace(unknown, shape=(8, 8, 1))

@@ -1,24 +1,43 @@
 """Where examples come from: random access to the decoded images of one split.
 
-Knows TFDS and image files; nothing of batches, epochs or devices. No TensorFlow: TFDS hands over
-the encoded bytes of each record and Pillow decodes them.
+Knows of data sets what all kinds of them have in common; nothing of batches, epochs or devices.
 """
 
-import contextlib
-import fcntl
-import io
-from collections.abc import Iterator
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
-import tensorflow_datasets as tfds
-from PIL import Image
+
+from kdjax.data.folder_set import Files, FolderSet
+from kdjax.data.images import BrokenImage, Decoder, Size, image_size
+from kdjax.data.npz_set import NpzSet
+from kdjax.data.progress import tracked
+from kdjax.data.splits import pieces
+from kdjax.data.stored import Pixels
+from kdjax.data.tfds_set import TfdsRecords, TfdsSet
 
 IN_MEMORY_BYTES = 4 * 1024**3
 """A split that decodes to less than this is decoded once and kept."""
+CHUNK = 512
+"""Images that are read together where all are."""
+
+Stored = TfdsSet | FolderSet | NpzSet
+"""A data set of any kind: `name`, `channels` and `size` of its images (None: it does not say),
+`classes`, `sizes` of its splits and which are `unlabelled`; a `fingerprint` that changes with its
+content, but not with its place; and `select`, the examples of pieces of it, one after the other."""
+Encoded = TfdsRecords | Files
+"""Examples as encoded images: `fetch` has images and labels, `name` what to call one in a message;
+the `stamp` changes when the files do."""
+
+Broken = Literal["fail", "skip"]
+"""What an image that cannot be read does: end the job, or stay out of it."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +51,10 @@ class DataInfo:
     """Class names in label order."""
     sizes: dict[str, int] = field(hash=False)
     """Examples in the train, validation and test split."""
+    fingerprint: str
+    """Of the content, wherever it lies; empty where no data is known."""
+    labelled: bool = True
+    """Whether the training images have labels; -1 stands for one that is missing."""
 
 
 class Arrays:
@@ -51,138 +74,215 @@ class Arrays:
 class Records:
     """A split on disk, decoded when it is read."""
 
-    def __init__(self, records: Any, shape: tuple[int, int, int], keys: tuple[str, str]) -> None:
-        self._records, self._shape, self._keys = records, shape, keys
+    def __init__(
+        self, encoded: Encoded, decode: Decoder, shape: tuple[int, int, int], kept: np.ndarray
+    ) -> None:
+        """`kept` are the examples of `encoded` that are read, in order."""
+        self._encoded, self._decode, self._shape, self._kept = encoded, decode, shape, kept
         self._pool = ThreadPoolExecutor(thread_name_prefix="decode")
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._kept)
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As `Arrays.read`; decoded in threads, since Pillow lets go of the interpreter lock."""
-        image_key, label_key = self._keys
-        records = self._records.__getitems__([int(i) for i in indices])
-        encoded = [record[image_key] for record in records]
+        stored = self._kept[indices]
+        encoded, labels = self._encoded.fetch(stored)
+        names = map(self._encoded.name, stored)
         images = np.empty((len(encoded), *self._shape), np.uint8)
-        for i, image in enumerate(self._pool.map(self._decode, encoded)):
-            if image.shape != self._shape:
-                raise ValueError(
-                    f"example {indices[i]} has shape {image.shape}, not {self._shape}: kdjax needs "
-                    "images of one size; resize them when the data set is prepared."
-                )
-            images[i] = image
-        return images, np.array([record[label_key] for record in records], np.int32)
-
-    def _decode(self, data: bytes) -> np.ndarray:
-        channels = self._shape[-1]
-        with Image.open(io.BytesIO(data)) as image:
-            pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
-        return pixels.reshape(*pixels.shape[:2], channels)
+        for i, image in enumerate(self._pool.map(self._decode, encoded, names)):
+            images[i] = checked(image, self._shape, self._encoded.name(stored[i]))
+        return images, labels
 
 
 Source = Arrays | Records
 """Random access to one split: `len(source)`, and `source.read(indices)` for images and labels."""
 
 
-class DataSet:
-    """A prepared TFDS data set: its description, and its splits on demand."""
+def open_stored(name: str, directory: str | None) -> Stored:
+    """The data set that `data.name` means."""
+    match name.partition(":")[0]:
+        case "folder":
+            return FolderSet(name, directory)
+        case "npz":
+            return NpzSet(name, directory)
+        case _:
+            return TfdsSet(name, directory)
 
-    def __init__(self, name: str, directory: str | None, splits: dict[str, str]) -> None:
+
+class DataSet:
+    """A data set: its description, and its splits on demand."""
+
+    def __init__(
+        self,
+        name: str,
+        directory: str | None,
+        splits: dict[str, str],
+        *,
+        image_size: Size | None = None,
+        grey: bool = False,
+        broken: Broken = "fail",
+    ) -> None:
         """`splits` maps train, validation and test to split expressions of TFDS."""
-        self._builder = _prepare_digits(directory) if name == "digits" else _open(name, directory)
-        self._splits = splits
-        self._keys = self._supervised_keys(name)
-        image_key, label_key = self._keys
-        features = self._builder.info.features
-        shape = tuple(features[image_key].shape)
-        if None in shape:
-            shape = self._common_shape(next(iter(splits.values())), shape[-1])
+        self._stored, self._broken = open_stored(name, directory), broken
+        stored = self._stored
+        self._pieces = {
+            key: pieces(expression, stored.sizes, f"data.{key}", stored.name)
+            for key, expression in splits.items()
+        }
+        self._decode = Decoder(1 if grey else stored.channels, image_size)
+        self._left_out: dict[str, tuple[int, ...]] = {}
+        self._opened: dict[str, Source] = {}
+        self.shape = (*(image_size or stored.size or self._first_size()), self._decode.channels)
+        unlabelled = {
+            key
+            for key, parts in self._pieces.items()
+            if {p.split for p in parts} & stored.unlabelled
+        }
+        if unlabelled - {"train"}:
+            key = min(unlabelled - {"train"})
+            raise ValueError(
+                f"data.{key}: the images of {splits[key]!r} have no labels; only the training "
+                "images can do without."
+            )
         self.info = DataInfo(
             name=name,
-            shape=shape,
-            classes=tuple(features[label_key].names),
+            shape=self.shape,
+            classes=stored.classes,
             sizes={key: self._size(key) for key in splits},
+            fingerprint=self._fingerprint(),
+            labelled=not unlabelled,
         )
 
     def open(self, split: str) -> Source:
-        """The examples of `train`, `validation` or `test`."""
-        source = Records(self._data_source(self._splits[split]), self.info.shape, self._keys)
-        if len(source) * int(np.prod(self.info.shape)) > IN_MEMORY_BYTES:
-            return source
-        return Arrays(*source.read(np.arange(len(source))))
+        """The examples of `train`, `validation` or `test`; decoded once, if they are few."""
+        if split not in self._opened:
+            self._opened[split] = self._open(split)
+        return self._opened[split]
 
-    def _data_source(self, expression: str) -> Any:
-        decoders = {self._keys[0]: tfds.decode.SkipDecoding()}
-        return self._builder.as_data_source(expression, decoders=decoders)
+    def _open(self, split: str) -> Source:
+        stored = self._stored.select(self._pieces[split])
+        if isinstance(stored, Pixels):
+            return self._of_pixels(split, stored)
+        if len(stored) * int(np.prod(self.shape)) > IN_MEMORY_BYTES:
+            kept = np.arange(len(stored))
+            if self._broken == "skip":
+                kept = self._without(split, stored, _remembered(stored, self._decode))
+            return Records(stored, self._decode, self.shape, kept)
+        return self._in_memory(split, stored)
 
-    def _size(self, key: str) -> int:
-        expression = self._splits[key]
-        try:
-            size = int(self._builder.info.splits[expression].num_examples)
-        except (KeyError, ValueError) as error:
-            have = ", ".join(self._builder.info.splits)
-            raise ValueError(
-                f"data.{key}: {expression!r} is no split of {self._builder.name}; it has {have}, "
-                "and slices of them such as train[:90%]."
-            ) from error
-        if size == 0:
-            raise ValueError(f"data.{key}: {expression!r} of {self._builder.name} is empty.")
-        return size
+    def _of_pixels(self, split: str, pixels: Pixels) -> Arrays:
+        images = self._decode.of_array(pixels.images)
+        checked(images[0], self.shape, f"the {split} images")
+        return Arrays(images, pixels.labels)
 
-    def _supervised_keys(self, name: str) -> tuple[str, str]:
-        features = self._builder.info.features
-        keys = self._builder.info.supervised_keys or ("image", "label")
-        kinds = [type(features[key]) if key in features else None for key in keys]
-        if kinds != [tfds.features.Image, tfds.features.ClassLabel]:
-            raise ValueError(f"data.name: {name} is not an image classification data set.")
-        return keys[0], keys[1]
+    def _in_memory(self, split: str, stored: Encoded) -> Arrays:
+        images = np.empty((len(stored), *self.shape), np.uint8)
+        labels = np.empty(len(stored), np.int32)
+        broken = {}
+        for i, (image, label) in enumerate(_decoded(stored, self._decode, f"data: {split}")):
+            labels[i] = label
+            if isinstance(image, BrokenImage):
+                self._refuse(image)
+                broken[i] = str(image)
+            else:
+                images[i] = checked(image, self.shape, stored.name(i))
+        if not broken:
+            return Arrays(images, labels)
+        kept = self._without(split, stored, list(broken))
+        return Arrays(images[kept], labels[kept])
 
-    def _common_shape(self, expression: str, channels: int | None) -> tuple[int, int, int]:
-        """Images of undeclared size: the first one speaks, and `Records` holds it to its word."""
-        record = self._data_source(expression)[0]
-        with Image.open(io.BytesIO(record[self._keys[0]])) as image:
-            return (image.height, image.width, channels or 3)
+    def _refuse(self, error: BrokenImage) -> None:
+        if self._broken == "fail":
+            raise ValueError(f"{error} Mend it, or set data.broken to skip.") from error
+
+    def _without(self, split: str, stored: Encoded, broken: Sequence[int]) -> np.ndarray:
+        """The examples that remain; those left out are named on stderr and in the fingerprint."""
+        self._left_out[split] = tuple(broken)
+        if not broken:
+            return np.arange(len(stored))
+        if len(broken) == len(stored):
+            raise ValueError(f"data.{split}: no image can be read, {stored.name(0)} to begin with.")
+        names = ", ".join(map(stored.name, broken[:3])) + (", …" if len(broken) > 3 else "")
+        text = f"{len(broken):,} of {len(stored):,} images of {split} are broken and left out"
+        print(f"data: {text}: {names}", file=sys.stderr, flush=True)
+        return np.setdiff1d(np.arange(len(stored)), broken)
+
+    def _size(self, split: str) -> int:
+        """Without the broken ones, which takes a look at all."""
+        if self._broken == "skip":
+            return len(self.open(split))
+        return sum(piece.stop - piece.start for piece in self._pieces[split])
+
+    def _first_size(self) -> Size:
+        """Images of undeclared size: the first good one speaks, and the others are held to it."""
+        stored = self._stored.select(next(iter(self._pieces.values())))
+        if isinstance(stored, Pixels):
+            height, width = stored.images.shape[1:3]
+            return height, width
+        for i in range(len(stored)):
+            (data,), _ = stored.fetch([i])
+            try:
+                return image_size(data, stored.name(i))
+            except BrokenImage as error:
+                self._refuse(error)
+        raise ValueError(f"data.name: {self._stored.name} has no image that can be read.")
+
+    def _fingerprint(self) -> str:
+        left_out = {split: broken for split, broken in self._left_out.items() if broken}
+        if not left_out:
+            return self._stored.fingerprint
+        return _digest(self._stored.fingerprint, json.dumps(left_out))
 
 
-def _prepare_digits(directory: str | None) -> Any:
-    with tfds.core.registered.skip_registration():
-        from kdjax.data.digits import KdjaxDigits
-
-        builder = KdjaxDigits(data_dir=directory, file_format="array_record")
-        if builder.is_prepared():
-            return builder
-        with _alone(Path(builder.data_path).parent):
-            builder = KdjaxDigits(data_dir=directory, file_format="array_record")
-            if not builder.is_prepared():  # by another process, meanwhile
-                tfds.disable_progress_bar()
-                # TFDS announces a download there is not.
-                with contextlib.redirect_stdout(io.StringIO()):
-                    builder.download_and_prepare()
-        return builder
-
-
-@contextlib.contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """One process of this machine at a time; the others wait."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _open(name: str, directory: str | None) -> Any:
-    """A data set prepared before; nothing is ever downloaded."""
-    wanted = name.removeprefix("tfds:")
-    try:
-        builder = tfds.builder(wanted, data_dir=directory, try_gcs=False)
-    except tfds.core.DatasetNotFoundError as error:
+def checked(image: np.ndarray, shape: tuple[int, int, int], name: str) -> np.ndarray:
+    """The image; ValueError if it has another shape than the others."""
+    if image.shape != shape:
         raise ValueError(
-            f"data.name: TFDS knows no data set {wanted!r}, and none of that name is prepared in "
-            f"{directory or 'its default directory'}."
-        ) from error
-    if not builder.is_prepared():
-        raise ValueError(
-            f"data.name: {wanted} is not prepared in {builder.data_path}; prepare it once with "
-            f"`tfds build {wanted} --file_format=array_record`, or set data.directory."
+            f"{name} has shape {image.shape}, not {shape}: images must have one size; set "
+            f"data.image_size, such as {shape[0]} {shape[1]}."
         )
-    return builder
+    return image
+
+
+def _decoded(
+    stored: Encoded, decode: Decoder, text: str
+) -> Iterator[tuple[np.ndarray | BrokenImage, int]]:
+    """Every image, or why it cannot be read, and its label; in threads, with progress."""
+
+    def attempt(data: bytes, name: str) -> np.ndarray | BrokenImage:
+        try:
+            return decode(data, name)
+        except BrokenImage as error:
+            return error
+
+    starts = range(0, len(stored), CHUNK)
+    with ThreadPoolExecutor(thread_name_prefix="decode") as pool:
+        for start in tracked(starts, len(stored), text, step=CHUNK):
+            indices = range(start, min(start + CHUNK, len(stored)))
+            encoded, labels = stored.fetch(indices)
+            names = map(stored.name, indices)
+            yield from zip(pool.map(attempt, encoded, names), map(int, labels), strict=True)
+
+
+def _remembered(stored: Encoded, decode: Decoder) -> list[int]:
+    """The broken ones among images too many to keep; found once and written down.
+
+    In `~/.cache/kdjax/broken`, under a digest of the files' names, sizes and times.
+    """
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    path = root / "kdjax" / "broken" / f"{_digest(stored.stamp, repr(decode))}.json"
+    if path.is_file():
+        found: list[int] = json.loads(path.read_text())
+        return found
+    images = _decoded(stored, decode, "data: looking for broken images")
+    broken = [i for i, (image, _) in enumerate(images) if isinstance(image, BrokenImage)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(f".{os.getpid()}.tmp")
+    draft.write_text(json.dumps(broken))
+    draft.replace(path)
+    return broken
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -46,7 +46,7 @@ def export_torch(network: Loaded, path: Path) -> int:
 def anonymous(model: Model, shape: Shape) -> DataInfo:
     """What is known of the data of a network that came alone: numbers for class names."""
     classes = tuple(map(str, range(model.num_classes)))
-    return DataInfo(name=UNKNOWN, shape=shape, classes=classes, sizes={})
+    return DataInfo(name=UNKNOWN, shape=shape, classes=classes, sizes={}, fingerprint="")
 
 
 def _sha256(path: Path) -> str:

@@ -26,7 +26,14 @@ def open_data(data: Data, splits: Sequence[str] = SPLITS) -> DataSet:
     """The data set, described; its splits are read when they are needed."""
     if data.name == UNKNOWN:
         raise ValueError("the network was imported without data; say --data NAME.")
-    return DataSet(data.name, data.directory, {split: getattr(data, split) for split in splits})
+    return DataSet(
+        data.name,
+        data.directory,
+        {split: getattr(data, split) for split in splits},
+        image_size=data.image_size,
+        grey=data.grey,
+        broken=data.broken,
+    )
 
 
 def open_experiment_data(experiment: Experiment) -> DataSet:
