@@ -85,6 +85,13 @@ COMMANDS = {
         takes_preset=False,
         parts=("import", "export"),
     ),
+    "data": Command(
+        "prepare NAME [--from DIR] [--directory DIR] | show NAME [--output FILE.png]",
+        "data sets: prepared without TensorFlow, and looked at",
+        "kdjax data prepare cifar100 --from downloads",
+        takes_preset=False,
+        parts=("prepare", "show"),
+    ),
     "report": Command(
         "RUN… --output FILE",
         "one page about one or several jobs",
@@ -125,29 +132,39 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _guarded(name: str, arguments: list[str], debug: bool) -> int:
     if not debug:
         _quiet_libraries()
-    import jax
-
-    from kdjax.training.loop import Preempted
-    from kdjax.training.preemption import EXIT_PREEMPTED
-    from kdjax.training.processes import abandon
-
     run: Callable[[list[str]], None] = import_module(f"kdjax.commands.{name}").run
     try:
         run(arguments)
-    except Preempted as stop:
-        print(f"kdjax: {stop}; the same command goes on from here.", file=sys.stderr)
-        return EXIT_PREEMPTED
     except KeyboardInterrupt:
         print("kdjax: interrupted; the same command goes on from here.", file=sys.stderr)
         return EXIT_FAILED
     except Exception as error:
         if debug:
             traceback.print_exc()
-        print(f"kdjax: {_explain(error)}", file=sys.stderr)
-        if jax.distributed.is_initialized():
-            abandon(EXIT_FAILED)  # an orderly exit would wait for processes that wait for this one
-        return EXIT_FAILED
+        # Only what has loaded JAX can be preempted, or have processes to leave.
+        return _failed_training(error) if "jax" in sys.modules else _failed(error)
     return EXIT_DONE
+
+
+def _failed(error: Exception) -> int:
+    print(f"kdjax: {_explain(error)}", file=sys.stderr)
+    return EXIT_FAILED
+
+
+def _failed_training(error: Exception) -> int:
+    import jax
+
+    from kdjax.training.loop import Preempted
+    from kdjax.training.preemption import EXIT_PREEMPTED
+    from kdjax.training.processes import abandon
+
+    if isinstance(error, Preempted):
+        print(f"kdjax: {error}; the same command goes on from here.", file=sys.stderr)
+        return EXIT_PREEMPTED
+    code = _failed(error)
+    if jax.distributed.is_initialized():
+        abandon(code)  # an orderly exit would wait for processes that wait for this one
+    return code
 
 
 def _explain(error: Exception) -> str:

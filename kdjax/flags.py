@@ -14,6 +14,7 @@ import flax.linen as nn
 import tyro
 from tyro import constructors
 
+from kdjax import parsing
 from kdjax.config import LINEN_FIELDS, is_number_or
 from kdjax.experiment import Experiment
 from kdjax.models import NAMED, Ensemble, Model
@@ -87,18 +88,9 @@ def parse(
     default: T | None = None,
     description: str = "",
 ) -> T:
-    """An instance of `cls` from flags; a wrong flag exits with 2 and a suggestion."""
+    """An instance of `cls` from flags, networks and losses among them."""
     with registry:
-        parsed: Any = tyro.cli(
-            cls,
-            args=list(arguments),
-            default=default,
-            prog=program,
-            description=description or None,
-            config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
-            use_underscores=True,
-        )
-    return parsed
+        return parsing.parse(cls, arguments, program, default, description)
 
 
 def with_named_models(

@@ -45,9 +45,9 @@ def test_any_prepared_tfds_set_and_any_slice_of_it(digits, data_directory):
     np.testing.assert_array_equal(np.concatenate(both), digits.open("train").images)
 
 
-def test_a_large_split_is_decoded_as_it_is_read(digits, monkeypatch):
+def test_a_large_split_is_decoded_as_it_is_read(digits, data_directory, monkeypatch):
     monkeypatch.setattr("kdjax.data.sources.IN_MEMORY_BYTES", 0)
-    streamed = digits.open("test")
+    streamed = DataSet("digits", str(data_directory), SPLITS).open("test")
     assert not isinstance(streamed, Arrays)
     monkeypatch.undo()
     index = np.array([3, 359, 3, 0])

@@ -13,7 +13,7 @@ import kdjax
 PACKAGE = Path(kdjax.__file__).parent
 
 FLOORS = (
-    {"types", "progress"},
+    {"types", "progress", "parsing"},
     {"models", "optim", "data"},
     {"losses"},
     {"objective"},

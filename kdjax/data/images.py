@@ -50,6 +50,13 @@ class Decoder:
         except Exception as error:  # Pillow's decoders raise whatever they stumble over
             raise BrokenImage(f"{name} is not readable as an image: {_reason(error)}.") from error
 
+    def attempt(self, data: bytes, name: str) -> "np.ndarray | BrokenImage":
+        """The pixels, or why they cannot be had."""
+        try:
+            return self(data, name)
+        except BrokenImage as error:
+            return error
+
     def of_array(self, images: np.ndarray) -> np.ndarray:
         """Decoded images uint8 `[n, H, W, C]`, brought to the same channels and size."""
         if images.shape[-1] == self.channels and self.size in (None, images.shape[1:3]):

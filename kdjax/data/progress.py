@@ -16,8 +16,11 @@ INTERVAL = 30.0
 """Seconds between two lines of a log."""
 
 
-def tracked(items: Iterable[T], total: int, text: str, step: int = 1) -> Iterator[T]:
-    """The same items, of `step` units each, with progress on stderr if they take long."""
+def tracked(items: Iterable[T], total: int | None, text: str, step: int = 1) -> Iterator[T]:
+    """The same items, of `step` units each, with progress on stderr if they take long.
+
+    `total` units in all; None: nobody knows.
+    """
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     live = sys.stderr.isatty()
     columns = (
@@ -31,7 +34,7 @@ def tracked(items: Iterable[T], total: int, text: str, step: int = 1) -> Iterato
     try:
         for item in items:
             yield item
-            done = min(done + step, total)
+            done = done + step if total is None else min(done + step, total)
             now = time.monotonic()
             if live and not shown and now - said > PATIENCE:
                 bar.start()
@@ -39,7 +42,8 @@ def tracked(items: Iterable[T], total: int, text: str, step: int = 1) -> Iterato
             if shown:
                 bar.update(task, completed=done)
             elif now - said > INTERVAL and not live:
-                console.print(f"{text}: {done:,} of {total:,}", markup=False)
+                of_all = "" if total is None else f" of {total:,}"
+                console.print(f"{text}: {done:,}{of_all}", markup=False)
                 said = now
     finally:
         bar.stop()

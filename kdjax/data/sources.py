@@ -33,8 +33,8 @@ Stored = TfdsSet | FolderSet | NpzSet
 `classes`, `sizes` of its splits and which are `unlabelled`; a `fingerprint` that changes with its
 content, but not with its place; and `select`, the examples of pieces of it, one after the other."""
 Encoded = TfdsRecords | Files
-"""Examples as encoded images: `fetch` has images and labels, `name` what to call one in a message;
-the `stamp` changes when the files do."""
+"""Examples as encoded images: `fetch` has images and labels of some, `labels` those of all, `name`
+what to call one in a message; the `stamp` changes when the files do."""
 
 Broken = Literal["fail", "skip"]
 """What an image that cannot be read does: end the job, or stay out of it."""
@@ -249,20 +249,13 @@ def _decoded(
     stored: Encoded, decode: Decoder, text: str
 ) -> Iterator[tuple[np.ndarray | BrokenImage, int]]:
     """Every image, or why it cannot be read, and its label; in threads, with progress."""
-
-    def attempt(data: bytes, name: str) -> np.ndarray | BrokenImage:
-        try:
-            return decode(data, name)
-        except BrokenImage as error:
-            return error
-
     starts = range(0, len(stored), CHUNK)
     with ThreadPoolExecutor(thread_name_prefix="decode") as pool:
         for start in tracked(starts, len(stored), text, step=CHUNK):
             indices = range(start, min(start + CHUNK, len(stored)))
             encoded, labels = stored.fetch(indices)
             names = map(stored.name, indices)
-            yield from zip(pool.map(attempt, encoded, names), map(int, labels), strict=True)
+            yield from zip(pool.map(decode.attempt, encoded, names), map(int, labels), strict=True)
 
 
 def _remembered(stored: Encoded, decode: Decoder) -> list[int]:

@@ -2,8 +2,10 @@
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import io
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,8 @@ import tensorflow_datasets as tfds
 
 from kdjax.data.splits import Piece
 
-PREPARABLE = ("mnist", "fashion_mnist", "cifar10", "cifar100", "imagenette")
-"""Data sets that `kdjax data prepare` prepares without TensorFlow."""
+CHUNK = 1024
+"""Records that are read together where all are."""
 
 
 class TfdsSet:
@@ -62,6 +64,13 @@ class TfdsRecords:
     def __len__(self) -> int:
         return len(self._records)
 
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """All labels, int32 `[n]`; every record is read."""
+        starts = range(0, len(self), CHUNK)
+        parts = [self.fetch(range(i, min(i + CHUNK, len(self))))[1] for i in starts]
+        return np.concatenate(parts)
+
     def fetch(self, indices: Sequence[int]) -> tuple[list[bytes], np.ndarray]:
         """Encoded images and labels."""
         records = self._records.__getitems__([int(i) for i in indices])
@@ -99,11 +108,16 @@ def _prepare_digits(directory: str | None) -> Any:
 
 
 @contextlib.contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """One process of this machine at a time; the others wait."""
+def alone(directory: Path, text: str = "") -> Iterator[None]:
+    """One process of this machine at a time; the others wait, and say so with `text`."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / ".lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if text:
+                print(text, file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
