@@ -89,9 +89,10 @@ def build(experiment: Experiment, workdir: Path) -> dict[str, Any]:
     views = views_of(run, teacher.model, len(source))
     missing = [part for part in store.parts(views) if store.find(part) is None]
     mine = missing[jax.process_index() :: jax.process_count()]
-    first = jax.process_index() == 0
     built = _built(mine, store, source, size, ask)
-    for part, records in tracked(built, len(mine), "cache", speaks=first):
+    if jax.process_index() == 0:
+        built = tracked(built, len(mine), "answers are asked for")
+    for part, records in built:
         store.write(part, records)
     meet("cache built")
     return describe(store.directory)

@@ -71,6 +71,11 @@ def derive_run(
             "--importance: taylor looks at training data; name it by --data, with --recalibrate at "
             "least 1, or choose l1 or bn_scale."
         )
+    if how.importance == "taylor" and dataset is not None and not dataset.info.labelled:
+        raise ValueError(
+            f"--importance: taylor reads labels, and the training images of {dataset.info.name} "
+            "have none; choose l1 or bn_scale."
+        )
     shape = teacher.info.shape
     model = _model(teacher, how, latency)
     fresh = jax.device_get(initial_variables(model, shape, jax.random.key(0)))

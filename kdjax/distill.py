@@ -93,6 +93,11 @@ def _workshop(experiment: Experiment, workdir: Path) -> Iterator["Workshop"]:
     first = jax.process_index() == 0
     with locked(workdir) if first else nullcontext(), Preemption() as preemption:
         dataset = open_experiment_data(experiment)
+        if agree(dataset.info.fingerprint) != dataset.info.fingerprint:
+            raise ValueError(
+                f"data.name: process {jax.process_index()} sees another {dataset.info.name} than "
+                "process 0; give all of them the same files."
+            )
         devices = Devices(runtime.backend, runtime.devices)
         job = Job(devices, runtime, Reporter(speaks=first), stop=preemption.poll, writes=first)
         shop = Workshop(experiment, workdir, dataset, job)

@@ -34,8 +34,8 @@ def validate(experiment: Experiment) -> None:
     most = len(ASSISTANTS)
     few = len(experiment.assistants) <= most
     _require("assistants", len(experiment.assistants), few, f"at most {most} of them")
-    for i, assistant in enumerate(experiment.assistants):
-        _check_student(f"assistants.{i}", assistant, data)
+    for where, assistant in _numbered(experiment.assistants):
+        _check_student(where, assistant, data)
     _check_student("student", experiment.student, data)
     for role in ("teacher", "baseline", "student") if experiment.published else ():
         top1 = getattr(experiment.published, role)
@@ -53,6 +53,35 @@ def _check_cache(cache: Cache, data: Data) -> None:
             "teacher.cache.directory: what the teacher says of a mixture depends on the batch and "
             "cannot be kept; leave out Mixup, or set data.teacher_augment."
         )
+
+
+def check_unlabelled(experiment: Experiment) -> None:
+    """Raise ValueError for what needs labels of the training images, which have none."""
+    without = "the training images have no labels"
+    if experiment.baseline:
+        raise ValueError(
+            f"baseline: it learns from labels alone, and {without}; set baseline to False."
+        )
+    students = [*_numbered(experiment.assistants), ("student", experiment.student)]
+    objectives = {where: student.losses for where, student in students}
+    if experiment.teacher.run is None:
+        objectives["teacher"] = experiment.teacher.losses
+    for where, losses in objectives.items():
+        needy = {i: type(term.loss).__name__ for i, term in enumerate(losses)}
+        needy = {i: name for i, name in needy.items() if losses[i].loss.needs_label}
+        if needy:
+            terms = ", ".join(f"{where}.losses.{i} ({name})" for i, name in needy.items())
+            remedy = "name a trained one by teacher.run" if where == "teacher" else "remove them"
+            raise ValueError(f"{terms}: read labels, and {without}; {remedy}.")
+    for where, student in students:
+        if student.model is None and student.derive.inherit:
+            labels = student.derive.importance != "taylor"
+            remedy = f"l1 or bn_scale: taylor reads labels, and {without}"
+            _require(f"{where}.derive.importance", "taylor", labels, remedy)
+
+
+def _numbered(assistants: tuple[Student, ...]) -> list[tuple[str, Student]]:
+    return [(f"assistants.{i}", assistant) for i, assistant in enumerate(assistants)]
 
 
 def _check_student(where: str, student: Student, data: Data) -> None:

@@ -67,7 +67,7 @@ def _show(arguments: list[str]) -> None:
         if part.broken:
             _say(f"{part.split}: {len(part.broken)} broken, such as: {part.broken[0]}")
     first = found[0]
-    _say(f"mean=({_numbers(first.mean)}), std=({_numbers(first.std)})")
+    _say(f"mean={_numbers(first.mean)}, std={_numbers(first.std)}")
     _say(f"in [0, 1], of {first.measured:,} of the {first.size:,} images of {first.split}")
     if flags.output:
         contact_sheet(stored, first, flags.output)
@@ -116,7 +116,7 @@ def _shapes(part: Survey) -> str:
 
 
 def _numbers(values: tuple[float, ...]) -> str:
-    return ", ".join(f"{value:.4f}" for value in values)
+    return str(tuple(round(value, 4) for value in values))
 
 
 def _say(text: str) -> None:

@@ -20,8 +20,8 @@ import tensorflow_datasets as tfds
 
 from kdjax.data.folder_builder import folder_builder
 from kdjax.data.official import OFFICIAL, Official, Splits, builder_like, file_sha256
-from kdjax.data.progress import tracked
 from kdjax.data.tfds_set import alone
+from kdjax.progress import tracked
 
 ANSWER_SECONDS = 10
 """How long a server may take to answer at all; TFDS would go on trying for minutes."""

@@ -18,10 +18,10 @@ import numpy as np
 from kdjax.data.folder_set import Files, FolderSet
 from kdjax.data.images import BrokenImage, Decoder, Size, image_size
 from kdjax.data.npz_set import NpzSet
-from kdjax.data.progress import tracked
 from kdjax.data.splits import pieces
 from kdjax.data.stored import Pixels
 from kdjax.data.tfds_set import TfdsRecords, TfdsSet
+from kdjax.progress import tracked
 
 IN_MEMORY_BYTES = 4 * 1024**3
 """A split that decodes to less than this is decoded once and kept."""

@@ -9,18 +9,18 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from kdjax.data.images import BrokenImage, Decoder
-from kdjax.data.progress import tracked
 from kdjax.data.sources import Encoded, Stored
 from kdjax.data.splits import Piece
 from kdjax.data.stored import Pixels
+from kdjax.progress import tracked
 
 MEASURED = 50_000
 """Images whose pixels are looked at, spread evenly over a split."""
 CHUNK = 256
 ROWS, COLUMNS = 10, 12
 """Classes, and images of each, on the page."""
-CELL, GAP, MARGIN = 96, 4, 220
-"""Pixels of an image on the page, between two, and for the names."""
+CELL, GAP, NAME = 96, 4, 200
+"""Pixels of an image on the page, between two, and of the longest name."""
 
 
 @dataclass(frozen=True)
@@ -101,23 +101,25 @@ def contact_sheet(stored: Stored, found: Survey, path: Path) -> None:
     """A page of images: a row for each of the first classes, with its name."""
     rows = sorted(found.examples)
     columns = max((len(found.examples[row]) for row in rows), default=1)
+    font = ImageFont.load_default(15)
+    names = [stored.classes[row] if found.per_class else "no labels" for row in rows]
+    names = [_shortened(name, font) for name in names]
+    left = round(max(map(font.getlength, names), default=0)) + 4 * GAP
     step = CELL + GAP
-    page = Image.new("RGB", (MARGIN + columns * step + GAP, len(rows) * step + GAP), "white")
-    draw, font = ImageDraw.Draw(page), ImageFont.load_default(15)
-    for y, row in enumerate(rows):
-        name = stored.classes[row] if found.per_class else "no labels"
+    page = Image.new("RGB", (left + columns * step, len(rows) * step + GAP), "white")
+    draw = ImageDraw.Draw(page)
+    for y, (row, name) in enumerate(zip(rows, names, strict=True)):
         middle = GAP + y * step + CELL // 2
-        text = _shortened(name, font, MARGIN - 3 * GAP)
-        draw.text((MARGIN - 2 * GAP, middle), text, "black", font, anchor="rm")
+        draw.text((left - 2 * GAP, middle), name, "black", font, anchor="rm")
         for x, image in enumerate(found.examples[row]):
-            page.paste(_thumbnail(image), (MARGIN + x * step, GAP + y * step))
+            page.paste(_thumbnail(image), (left + x * step, GAP + y * step))
     page.save(path, "PNG")
 
 
-def _shortened(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int) -> str:
-    if font.getlength(text) <= width:
+def _shortened(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
+    if font.getlength(text) <= NAME:
         return text
-    while text and font.getlength(f"{text}…") > width:
+    while text and font.getlength(f"{text}…") > NAME:
         text = text[:-1]
     return f"{text}…"
 

@@ -11,6 +11,7 @@ from kdjax.evaluation.evaluate import make_evaluate
 from kdjax.evaluation.load import Loaded, Weights, load
 from kdjax.experiment import UNKNOWN, Data, Experiment
 from kdjax.models import Ensemble, Model
+from kdjax.rules import check_unlabelled
 from kdjax.runs import distilled, field_of
 from kdjax.training.loop import Teaching
 from kdjax.training.parallel import Devices
@@ -39,6 +40,8 @@ def open_data(data: Data, splits: Sequence[str] = SPLITS) -> DataSet:
 def open_experiment_data(experiment: Experiment) -> DataSet:
     """The data set of an experiment; ValueError if its models do not fit it."""
     dataset = open_data(experiment.data)
+    if not dataset.info.labelled:
+        check_unlabelled(experiment)
     if experiment.teacher.run is None:
         check_fits("teacher.model", experiment.teacher.model, dataset.info)
     for role, student in distilled(experiment).items():
@@ -64,6 +67,10 @@ def evaluate_run(
     dataset = _own_data(network) if data is None else open_data(data, (split,))
     if data is not None:
         check_stands_in(network, dataset.info)
+    if split == "train" and not dataset.info.labelled:
+        raise ValueError(
+            f"--split train: the training images of {dataset.info.name} have no labels."
+        )
     source, devices = dataset.open(split), Devices()
     evaluate = make_evaluate(network.model, source, devices, batch_size, _own_teacher(network))
     return {**origin(network, split), **evaluate(network.variables)}

@@ -36,6 +36,8 @@ class DistillationLoss(nn.Module):
     returns a scalar. With `accumulate` the batch is that of a slice."""
     needs_one_label: ClassVar[bool] = False
     """The loss treats the label as the one right answer, so images cannot be mixed."""
+    needs_label: ClassVar[bool] = False
+    """The loss reads the label, so every training image must have one."""
     reads_classifier: ClassVar[bool] = False
     """The loss uses the teacher's last layer: `teacher_classifier`."""
 

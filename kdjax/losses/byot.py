@@ -43,6 +43,7 @@ class BYOT(DistillationLoss):
 
     needs_teacher: ClassVar[bool] = False
     needs_one_label: ClassVar[bool] = True
+    needs_label: ClassVar[bool] = True
 
     def check(self) -> None:
         """A share, a weight and a positive temperature."""

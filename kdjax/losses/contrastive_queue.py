@@ -36,6 +36,7 @@ class ContrastiveQueue(DistillationLoss):
 
     whole_batch: ClassVar[bool] = True
     needs_one_label: ClassVar[bool] = True
+    needs_label: ClassVar[bool] = True
 
     def check(self) -> None:
         """There is something to compare with, at a positive temperature."""

@@ -54,6 +54,7 @@ class CRD(DistillationLoss):
 
     whole_batch: ClassVar[bool] = True
     needs_one_label: ClassVar[bool] = True
+    needs_label: ClassVar[bool] = True
 
     def check(self) -> None:
         """There is something to compare with, at a positive temperature."""

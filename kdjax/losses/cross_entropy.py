@@ -20,6 +20,7 @@ class CrossEntropy(DistillationLoss):
     """Probability mass spread evenly over all classes, in [0, 1)."""
 
     needs_teacher: ClassVar[bool] = False
+    needs_label: ClassVar[bool] = True
 
     def check(self) -> None:
         """Some of the label remains."""

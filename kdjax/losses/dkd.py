@@ -31,6 +31,7 @@ class DKD(DistillationLoss):
     """Divides both logits; positive."""
 
     needs_one_label: ClassVar[bool] = True
+    needs_label: ClassVar[bool] = True
 
     def check(self) -> None:
         """Weights are not negative, the temperature is positive."""

@@ -35,6 +35,7 @@ class DML(DistillationLoss):
 
     needs_teacher: ClassVar[bool] = False
     needs_one_label: ClassVar[bool] = True
+    needs_label: ClassVar[bool] = True
 
     def __call__(
         self, student: Outputs, teacher: Outputs | None, batch: Batch

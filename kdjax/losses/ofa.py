@@ -36,6 +36,7 @@ class OFA(DistillationLoss):
     """
 
     needs_one_label: ClassVar[bool] = True
+    needs_label: ClassVar[bool] = True
 
     stages: tuple[str, ...] = ()
     """Stages of the student with an exit; empty: all."""

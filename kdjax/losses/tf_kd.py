@@ -30,6 +30,7 @@ class TfKD(DistillationLoss):
 
     needs_teacher: ClassVar[bool] = False
     needs_one_label: ClassVar[bool] = True
+    needs_label: ClassVar[bool] = True
 
     def check(self) -> None:
         """A probability, and a positive temperature."""

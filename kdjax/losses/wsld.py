@@ -26,6 +26,7 @@ class WSLD(DistillationLoss):
     """Divides both logits in the divergence, not in the weight; positive."""
 
     needs_one_label: ClassVar[bool] = True
+    needs_label: ClassVar[bool] = True
 
     def check(self) -> None:
         """The temperature is positive."""

@@ -209,6 +209,20 @@ def contract(spec: Spec) -> type:
             else:
                 agree(part, whole[1:3])
 
+        def test_it_says_whether_it_reads_the_label(self):
+            student, teacher, batch = example()
+            label = (batch.label + 1) % student.logits.shape[-1]
+            label = label.at[0].set(label[1])  # some equal ones become different, and back
+            moved = [
+                not np.allclose(
+                    value(loss, student, teacher, batch),
+                    value(loss, student, teacher, batch._replace(label=label)),
+                    rtol=1e-6,
+                )
+                for loss in spec.cases.values()
+            ]
+            assert any(moved) == kind.needs_label
+
         def test_no_field_is_dead(self):
             fields = {f.name for f in dataclasses.fields(kind)} - {"parent", "name"}
             assert fields == set(spec.other_values), "give every field another value"
