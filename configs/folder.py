@@ -23,7 +23,7 @@ def config() -> Experiment:
         schedule=Cosine(peak=0.05, warmup_epochs=1),
     )
     model = SmallCNN(
-        widths=(32, 64, 96, 128),
+        widths=(16, 32, 64, 128),
         hidden=128,
         mean=(0.462, 0.459, 0.434),
         std=(0.281, 0.277, 0.300),

@@ -50,13 +50,15 @@ class NpzSet:
     def _load(self) -> dict[str, np.ndarray]:
         if not self._path.is_file():
             raise self._error("does not exist")
+        if not zipfile.is_zipfile(self._path):
+            raise self._error("is damaged, or no npz file")
         try:
             with np.load(self._path, allow_pickle=False) as file:
                 return dict(file)
-        except (ValueError, OSError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as e:
-            if "allow_pickle" in str(e):
-                raise self._error("holds Python objects, which are never loaded") from e
-            raise self._error("is damaged, or no npz file") from e
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            if "allow_pickle" in str(error):
+                raise self._error("holds Python objects, which are never loaded") from error
+            raise self._error("is damaged, or no npz file") from error
 
     def _check_images(self, split: str, images: np.ndarray) -> np.ndarray:
         if images.ndim == 3:

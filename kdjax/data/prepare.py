@@ -7,6 +7,7 @@ import contextlib
 import errno
 import importlib.util
 import io
+import os
 import shutil
 import sys
 import urllib.error
@@ -25,7 +26,8 @@ from kdjax.progress import tracked
 
 ANSWER_SECONDS = 10
 """How long a server may take to answer at all; TFDS would go on trying for minutes."""
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)))
+"""What the system says of a full disk; the writer of records hands on its words, not its number."""
 
 
 def prepare(
@@ -145,8 +147,8 @@ def _write(builder: Any, source: Path | None) -> None:
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces on stdout what it does
             builder.download_and_prepare(download_config=config)
-    except OSError as error:
-        if error.errno not in FULL:
+    except (OSError, RuntimeError) as error:
+        if not any(words in str(error) for words in FULL):
             raise
         raise ValueError(
             f"{builder.name}: no space left in {where}; nothing was kept. Make room, or choose "

@@ -86,7 +86,7 @@ class Records:
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As `Arrays.read`; decoded in threads, since Pillow lets go of the interpreter lock."""
-        stored = self._kept[indices]
+        stored = self._kept[indices].tolist()
         encoded, labels = self._encoded.fetch(stored)
         names = map(self._encoded.name, stored)
         images = np.empty((len(encoded), *self._shape), np.uint8)
