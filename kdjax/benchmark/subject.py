@@ -109,6 +109,6 @@ def _random(experiment: Experiment, shape: tuple[int, int, int]) -> tuple[DataIn
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (examples, *shape), np.uint8)
     sizes = dict.fromkeys(("train", "validation", "test"), examples)
-    info = DataInfo(name="synthetic", shape=shape, classes=classes, sizes=sizes)
+    info = DataInfo(name="synthetic", shape=shape, classes=classes, sizes=sizes, fingerprint="")
     check_fits("teacher.model", model, info)
     return info, Arrays(images, rng.integers(0, len(classes), examples))
