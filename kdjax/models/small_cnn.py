@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from kdjax.models.base import VisionModel, share
+from kdjax.models.kernels import max_pool
 from kdjax.types import Outputs
 
 
@@ -32,7 +33,7 @@ class SmallCNN(VisionModel):
             y = self.batch_norm(train, name=f"bn{i}")(x)
             x = nn.relu(y)
             features[f"stage{i}"], before[f"stage{i}"] = x, y
-            x = nn.max_pool(x, (2, 2), strides=(2, 2))
+            x = max_pool(x, 2)
         # A dense layer over (H, W, C) keeps the channel axis visible to whoever cuts it.
         x = nn.DenseGeneral(self.hidden, axis=(-3, -2, -1), dtype=self.dtype, name="dense")(x)
         x = nn.relu(x)

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Jaxpr, JaxprEqn, jaxprs_in_params
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxprs_in_params
 from jaxtyping import Array
 
 from kdjax.models.base import VisionModel
@@ -68,6 +68,14 @@ def output_shapes(model: VisionModel, shape: Shape) -> Outputs:
     return outputs._replace(features={name: outputs.features[name] for name in names})
 
 
+def on_any_platform(equation: JaxprEqn) -> ClosedJaxpr | None:
+    """Of a choice by platform (`jax.lax.platform_dependent`) what stands for all of them."""
+    if equation.params.get("branches_platforms") is None:
+        return None
+    plain: ClosedJaxpr = equation.params["branches"][-1]
+    return plain
+
+
 def _image(shape: Shape) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((1, *shape), jnp.uint8)
 
@@ -87,6 +95,8 @@ def _of_equation(equation: JaxprEqn) -> int:
         (contracted, _), _ = parameters["dimension_numbers"]
         each = math.prod(_shape(equation.invars[0])[axis] for axis in contracted)
         return each * math.prod(_shape(equation.outvars[0]))
+    if (plain := on_any_platform(equation)) is not None:
+        return _multiply_adds(plain.jaxpr)
     # A loop of known length repeats its body; any other body runs once.
     times = parameters["length"] if operation == "scan" else 1
     return times * sum(_multiply_adds(body) for body in jaxprs_in_params(parameters))

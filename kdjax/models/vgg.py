@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from kdjax.models.base import Naming, VisionModel, adaptive_pool, imagenet, share
+from kdjax.models.kernels import max_pool
 from kdjax.types import Outputs
 
 GRID = 7
@@ -47,7 +48,7 @@ class VGG(VisionModel):
             if i:
                 before[f"stage{i}"] = y
             if i < self.pools:
-                x = nn.max_pool(x, (2, 2), strides=(2, 2))
+                x = max_pool(x, 2)
         embedding = self._hidden(x) if self.dense else x.mean(axis=(1, 2))
         logits = nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(embedding)
         return Outputs(logits.astype(jnp.float32), features, embedding, before)

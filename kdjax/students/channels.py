@@ -16,7 +16,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from kdjax.models.base import VisionModel
-from kdjax.models.summary import Shape
+from kdjax.models.summary import Shape, on_any_platform
 from kdjax.students.labels import (
     Labels,
     Layer,
@@ -147,6 +147,8 @@ class _Trace:
         name = equation.primitive.name
         if name in RULES:
             return RULES[name](self, equation, inputs)
+        if (plain := on_any_platform(equation)) is not None:
+            return self.run(plain, inputs[1:])  # the first says which platform
         body = next((equation.params[k] for k in BODIES if k in equation.params), None)
         if body is not None and name not in LOOPS:
             return self.run(body, inputs)
