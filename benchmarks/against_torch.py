@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch_side
-from kd_step import EIGEN, SMALL, Pair, Step, distillation_step, named, random_batch, seconds
+from kd_step import SMALL, Pair, Step, distillation_step, named, random_batch, seconds
 
 from kdjax.models import WideResNet
+from kdjax.training.parallel import EIGEN
 from kdjax.types import Batch
 
 PAIRS = {

@@ -18,8 +18,6 @@ from kdjax.training.state import Fixed, initial_adapters, initial_state, initial
 from kdjax.training.step import make_train_step
 from kdjax.types import Batch
 
-EIGEN = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
-
 
 class Pair(NamedTuple):
     teacher: Model

@@ -20,9 +20,10 @@ import flax.linen as nn
 import jax
 import numpy as np
 from jaxtyping import Array
-from kd_step import EIGEN, SMALL, Pair, distillation_step, named, random_batch, seconds
+from kd_step import SMALL, Pair, distillation_step, named, random_batch, seconds
 
 from kdjax.models import base, small_cnn
+from kdjax.training.parallel import EIGEN
 
 CIFAR = (64, (32, 32, 3))
 PAIRS = {

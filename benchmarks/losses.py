@@ -87,7 +87,7 @@ class Program:
             devices.split(random_batch(batch_size)),
         )
         step = devices.spread(make_train_step(plan), donate=True)
-        self.step = step.lower(self.state, *self.rest).compile()
+        self.step = step.compile(self.state, *self.rest)
 
     def bytes(self) -> int:
         """Of intermediate results and of the state."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from kdjax.data.augment import Flip, PadCrop
+from kdjax.data.sources import DataSet
 from kdjax.evaluation.evaluate import make_evaluate
 from kdjax.experiment import Fit, Run, Runtime
 from kdjax.losses import CrossEntropy, Ramp, SoftTarget
@@ -21,6 +22,7 @@ from kdjax.training.log import MetricLog, Reporter
 from kdjax.training.loop import Diverged, Fitting, Job, Preempted, fit
 from kdjax.training.parallel import Devices
 from kdjax.training.run_directory import RunDirectory, locked, read_json
+from tests.conftest import SPLITS
 from tests.support import TINY, data_files, flip, tiny_fit, tiny_run
 
 
@@ -345,7 +347,10 @@ def test_groups_are_cut_by_the_number_of_the_step(run, digits, tmp_path):
         fitting.close()
 
 
-def test_images_that_are_read_while_training_cannot_be_resident(run, digits, tmp_path, monkeypatch):
+def test_images_that_are_read_while_training_cannot_be_resident(
+    run, data_directory, tmp_path, monkeypatch
+):
     monkeypatch.setattr("kdjax.data.sources.IN_MEMORY_BYTES", 0)
+    digits = DataSet("digits", str(data_directory), SPLITS)
     with pytest.raises(ValueError, match=r"runtime.resident: the training images are too many"):
         run_it(run, tmp_path / "teacher", digits, resident=True)

@@ -36,7 +36,7 @@ def programs(subject: Subject) -> dict[str, Program]:
 def cost(subject: Subject) -> Mapping[str, float]:
     """What XLA says of the compiled step: operations and bytes of one device."""
     step = subject.devices.spread(make_train_step(subject.plan), donate=True)
-    compiled = step.lower(subject.state(), subject.fixed, subject.batch()).compile()  # type: ignore[attr-defined]
+    compiled = step.compile(subject.state(), subject.fixed, subject.batch())
     counted, held = compiled.cost_analysis(), compiled.memory_analysis()
     return {
         "flops": float(counted["flops"]),

@@ -6,11 +6,12 @@ axis, and the result is replicated: the function must reduce it before it return
 backend checks.
 """
 
+import functools
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import jax
 import numpy as np
@@ -95,8 +96,11 @@ class Devices:
             return jax.device_put(x, sharding, may_alias=False)
         return jax.make_array_from_process_local_data(sharding, x)
 
-    def spread(self, function: Callable[..., T], *, donate: bool) -> Callable[..., T]:
-        """Compile `function(state, fixed, batch)` for all devices."""
+    def spread(self, function: Callable[..., T], *, donate: bool) -> "Spread[T]":
+        """`function(state, fixed, batch)` for all devices."""
+        return Spread(self._mapped(function, donate))
+
+    def _mapped(self, function: Callable[..., T], donate: bool) -> Any:
         donated = (0,) if donate else ()
         if self.backend == "pmap":
             devices = self.all if jax.process_count() == 1 else None
@@ -142,6 +146,45 @@ class Devices:
             return jax.tree.map(np.asarray, compiled(fixed, placed))
 
         return run
+
+
+class Spread(Generic[T]):
+    """A function on all devices, compiled when it is first called, for the shapes it gets then."""
+
+    def __init__(self, mapped: Any) -> None:
+        """`mapped`: what `jax.pmap` or `jax.jit` returns."""
+        self._mapped = mapped
+        self._compiled: Any = None
+
+    def lower(self, *arguments: Any) -> Any:
+        """The program for arguments like these, before it is compiled."""
+        return self._mapped.lower(*arguments)
+
+    def compile(self, *arguments: Any) -> Any:
+        """The program for arguments like these."""
+        return self.lower(*arguments).compile(compiler_options=_compiler_options())
+
+    def __call__(self, *arguments: Any) -> T:
+        """The result, under way."""
+        if self._compiled is None:
+            self._compiled = self.compile(*arguments)
+        return self._compiled(*arguments)
+
+
+EIGEN = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+"""Leaves convolutions on a CPU to Eigen, which makes most steps faster (docs/performance.md)."""
+
+
+@functools.cache
+def _compiler_options() -> dict[str, str]:
+    """For this backend. The name of the option is experimental: where XLA has none, it is left."""
+    if jax.default_backend() != "cpu":
+        return {}
+    try:
+        jax.jit(lambda x: x).lower(0.0).compile(compiler_options=dict(EIGEN))
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return EIGEN
 
 
 def in_flight(results: Iterable[T]) -> Iterator[T]:

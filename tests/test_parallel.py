@@ -1,0 +1,43 @@
+"""How a function is compiled for all devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax.training import parallel
+from kdjax.training.parallel import Devices, fetch
+from kdjax.types import AXIS, Batch
+
+
+def weighted_sum(state, fixed, batch):
+    del fixed
+    return state * jax.lax.psum(batch.image.sum(), AXIS)
+
+
+def called(devices):
+    run = devices.spread(weighted_sum, donate=False)
+    state = devices.replicate(np.float32(2.0))
+    numbers = np.arange(8, dtype=np.float32)
+    batch = Batch(numbers, *(numbers.astype(np.int32),) * 5)
+    return fetch(run(state, None, devices.split(batch)))
+
+
+@pytest.mark.parametrize("backend", ["pmap", "shard_map"])
+@pytest.mark.parametrize("known", [True, False])
+def test_an_option_that_xla_does_not_know_is_left_out(backend, known, monkeypatch):
+    names = parallel.EIGEN if known else {"xla_cpu_an_option_of_another_year": "1"}
+    monkeypatch.setattr(parallel, "EIGEN", names)
+    parallel._compiler_options.cache_clear()
+    try:
+        assert called(Devices(backend, 4)) == 2 * 28
+        assert parallel._compiler_options() == (names if known else {})
+    finally:
+        parallel._compiler_options.cache_clear()
+
+
+def test_each_device_works_on_its_own_part():
+    devices = Devices(count=4)
+    run = devices.each(lambda fixed, batch: {"y": fixed * batch["x"] + jnp.arange(2.0)})
+    found = run(devices.replicate(np.float32(2.0)), {"x": np.arange(8, dtype=np.float32)})
+    np.testing.assert_array_equal(found["y"], 2 * np.arange(8) + np.tile([0, 1], 4))
