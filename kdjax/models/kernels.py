@@ -73,6 +73,7 @@ def max_pool(x: Float[Array, "b H W c"], size: int) -> Float[Array, "b h w c"]:
     )
 
 
+@jax.custom_vjp
 def channel_sum(x: Float[Array, "*b c"]) -> Float[Array, " c"]:
     """The sum over all axes but the last."""
 
@@ -80,6 +81,17 @@ def channel_sum(x: Float[Array, "*b c"]) -> Float[Array, " c"]:
         return x.sum(axis=tuple(range(x.ndim - 1)))
 
     return jax.lax.platform_dependent(x, cpu=_product_with_ones, default=plain)
+
+
+def _channel_sum_forward(x: Array) -> tuple[Array, Array]:
+    return channel_sum(x), x
+
+
+def _channel_sum_backward(x: Array, gradient: Array) -> tuple[Array]:
+    return (jnp.broadcast_to(gradient, x.shape),)
+
+
+channel_sum.defvjp(_channel_sum_forward, _channel_sum_backward)
 
 
 def _product_with_ones(x: Array) -> Array:
