@@ -396,8 +396,8 @@ MODELS = [
 PLAIN_RULES = [
     ("seed", -1, "in [0, 2**32)"),
     ("seed", 2**32, "in [0, 2**32)"),
-    ("data.name", "cifar10", "digits or tfds:NAME"),
-    ("data.name", "tfds:", "digits or tfds:NAME"),
+    ("data.name", "cifar10", "digits, tfds:NAME, folder:DIR or npz:FILE"),
+    ("data.name", "tfds:", "digits, tfds:NAME, folder:DIR or npz:FILE"),
     ("teacher.checkpoint", "bets", "best, latest or a step"),
     *((f"{role}.fit.{field}", *rest) for role in ("teacher", "student") for field, *rest in FITS),
     *((f"teacher.model.{field}", *rest) for field, *rest in MODELS),
