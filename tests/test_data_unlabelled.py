@@ -74,12 +74,5 @@ def test_a_student_learns_from_images_alone(digits, tiny, tmp_path):
         )
     summary = distill(experiment, tmp_path / "job", "kdjax distill")
     assert summary["models"]["student"]["best"]["top1"] > 0.2
-<<<<<<< ours
-    message = r"--split train: the training images of .* have no labels"
-    with pytest.raises(ValueError, match=message):
-||||||| base
-    with pytest.raises(ValueError, match=r"--split train: the training images of .* have no labels"):
-=======
     with pytest.raises(ValueError, match=r"--split train: .* have no labels"):
->>>>>>> theirs
         evaluate_run(tmp_path / "job" / "student", split="train")
