@@ -398,6 +398,7 @@ PLAIN_RULES = [
     ("seed", 2**32, "in [0, 2**32)"),
     ("data.name", "cifar10", "digits, tfds:NAME, folder:DIR or npz:FILE"),
     ("data.name", "tfds:", "digits, tfds:NAME, folder:DIR or npz:FILE"),
+    ("data.image_size", (0, 4), "two positive numbers, or None"),
     ("teacher.checkpoint", "bets", "best, latest or a step"),
     *((f"{role}.fit.{field}", *rest) for role in ("teacher", "student") for field, *rest in FITS),
     *((f"teacher.model.{field}", *rest) for field, *rest in MODELS),
