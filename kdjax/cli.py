@@ -58,6 +58,12 @@ COMMANDS = {
         "kdjax benchmark configs/digits.py --output digits.json",
         takes_preset=True,
     ),
+    "plan": Command(
+        "PRESET [--a.b value …] [--chip H200] [--chips N] [--images N] [--price P] [--check FILE]",
+        "what a preset will cost on 1 to 1,024 chips, and what stops it, before money is spent",
+        "kdjax plan configs/cifar100.py --chip v5e --chips 8 --price 1.2 --synthetic 32 32 3",
+        takes_preset=True,
+    ),
     "cache": Command(
         "build PRESET --teacher.cache.directory DIR [--workdir DIR] | verify DIR | inspect DIR",
         "a teacher's answers on disk: built ahead of training, checked, described",

@@ -28,6 +28,7 @@ FLOORS = (
     {"benchmark"},
     {"distill", "derivation", "ensembles"},
     {"flags", "tables"},
+    {"outlook"},
     {"commands"},
     {"cli"},
 )
