@@ -16,7 +16,8 @@ from kdjax.outlook.workload import Workload, workloads
 from kdjax.rules import validate
 from kdjax.runs import distilled
 
-MOST_CHIPS = 1024
+SCALES = tuple(2**i for i in range(11))
+"""Numbers of chips."""
 IMAGES = (50_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000)
 PUBLISHED = {
     "tfds:cifar10": 50_000,
@@ -39,8 +40,7 @@ def outlook(
     teacher, shape, examples = subject(experiment, synthetic, images)
     works = workloads(experiment, teacher, shape, examples)
     role = next(iter(distilled(experiment)))
-    scales = [2**i for i in range(MOST_CHIPS.bit_length()) if 2**i <= MOST_CHIPS]
-    fitting = [n for n in scales if all(divides(work, n) for work in works.values())]
+    fitting = [n for n in SCALES if all(divides(work, n) for work in works.values())]
     sizes = {n: workloads(experiment, teacher, shape, n) for n in IMAGES if n >= _least(works)}
     return {
         "name": experiment.name,

@@ -20,13 +20,12 @@ def tables(result: Mapping[str, Any], detailed: bool) -> Iterator[Table]:
 
 def by_chips(result: Mapping[str, Any]) -> Table:
     """The same job on more and more chips."""
-    chip = result["chip"]
+    images = "x".join(map(str, result["shape"]))
     table = _table(
-        f"{result['name']} on {chip['name']}: batches of {result['batch']}, "
-        f"{result['images']:,} images of {'x'.join(map(str, result['shape']))}, {result['dtype']}",
-        ("chips", "a chip", "roof ms", "ms", "images/s", "hours", "chip-h"),
-        result,
+        f"{result['name']} on {result['chip']['name']}: batches of {result['batch']}, "
+        f"{result['images']:,} images of {images}, {result['dtype']}"
     )
+    _right(table, "chips", "a chip", "roof ms", "ms", "images/s", *_billed(result))
     table.add_column("bottleneck")
     for row in result["by_chips"]:
         table.add_row(
@@ -34,13 +33,13 @@ def by_chips(result: Mapping[str, Any]) -> Table:
             f"{row['images_a_chip']:,}",
             _ms(row["roof_seconds"]),
             _ms(row["step_seconds"]),
-            f"{row['images_a_second']:,.0f}",
+            engineering(row["images_a_second"]),
             *_bill(row),
-            row["bottleneck"] if row["fits"] else f"{row['bottleneck']}; MEMORY DOES NOT DO",
+            _bottleneck(row),
         )
     table.caption = (
-        f"ms: what to expect of a step, {EXPECTED:.0%} of the chip's roof and, above one chip, the "
-        "collectives in full; hours and chip-h: all runs of the job"
+        f"ms: what to expect of a step, {EXPECTED:.0%} of the chip's roof, and the collectives; "
+        "hours, chip-h: all runs of the job"
     )
     return table
 
@@ -49,50 +48,42 @@ def by_images(result: Mapping[str, Any]) -> Table:
     """The same job on more and more images."""
     at = result["at"]
     kept = list(at["answers"])
-    columns = ("images", "hours", "chip-h", "cores/host", "set", "order", *kept)
-    table = _table(f"images, on {at['chips']:,} x {result['chip']['name']}", columns, result)
+    table = _table(f"the same on {at['chips']:,} x {result['chip']['name']}, by images")
+    _right(table, "images", *_billed(result), "cores", "order", *kept)
+    table.add_column("bottleneck")
     for row in result["by_images"]:
-        answers = [f"{engineering(row['answers'][name])}B" for name in kept]
-        hours, *bill = _bill(row)
         table.add_row(
-            f"{row['images']:,}",
-            hours,
-            bill[0],
+            engineering(row["images"]),
+            *_bill(row),
             f"{row['decode_cores']:.1f}",
-            f"{engineering(row['set_bytes'])}B",
-            f"{engineering(row['permutation_bytes'])}B",
-            *answers,
-            *bill[1:],
+            _bytes(row["permutation_bytes"]),
+            *(_bytes(row["answers"][name]) for name in kept),
+            _bottleneck(row),
         )
+    answers = f"; {', '.join(kept)}: the teacher's answers for all views" if kept else ""
     table.caption = (
-        f"cores/host: that decode, of {at['host_cores']}; set: decoded; order: two permutations in "
-        "each process" + ("; then the teacher's answers for all views" if kept else "")
+        f"cores: that decode in each host, of {at['host_cores']}; order: two permutations in each "
+        f"process{answers}"
     )
     return table
 
 
 def account(result: Mapping[str, Any]) -> Table:
     """Everything about the chosen scale, a line each."""
-    at, details, chip = result["at"], result["details"], result["chip"]
-    table = Table(
-        box=SIMPLE_HEAD,
-        title=f"{at['chips']:,} x {chip['name']}, hosts: {at['hosts']:,}",
-        title_justify="left",
-        show_header=False,
-    )
-    for name, text in _account(at, details, chip):
+    at, chip = result["at"], result["chip"]
+    table = _table(f"{at['chips']:,} x {chip['name']} in {at['hosts']:,} hosts")
+    table.show_header = False
+    for name, text in _account(at, result["details"], chip):
         table.add_row(name, text)
-    table.caption = f"chip: {chip['source']}"
+    table.caption = f"{chip['name']}: {chip['source']}"
     return table
 
 
 def checked(lines: Sequence[Mapping[str, Any]]) -> Table:
     """Predicted beside measured."""
-    columns = ("measured ms", "roof ms", "of the roof", "expected ms", "error")
-    table = Table(box=SIMPLE_HEAD, title="the outlook and the benchmark", title_justify="left")
+    table = _table("the outlook beside the benchmark")
     table.add_column("")
-    for column in columns:
-        table.add_column(column, justify="right")
+    _right(table, "measured ms", "roof ms", "of the roof", "expected ms", "error")
     for line in lines:
         table.add_row(
             line["what"],
@@ -109,65 +100,55 @@ def checked(lines: Sequence[Mapping[str, Any]]) -> Table:
 def _account(
     at: Mapping[str, Any], details: Mapping[str, Any], chip: Mapping[str, Any]
 ) -> Iterator[tuple[str, str]]:
+    roof, stretch, step = (_ms(at[f"{name}_seconds"]) for name in ("roof", "stretch", "step"))
     yield (
         "step",
-        (
-            f"roof {_ms(at['roof_seconds'])} ms, {STRETCH:.0%} {_ms(at['stretch_seconds'])}, "
-            f"expect {_ms(at['step_seconds'])}; bottleneck: {at['bottleneck']}"
-        ),
+        f"roof {roof} ms; at {STRETCH:.0%} of it {stretch}; expect {step}: {_bottleneck(at)}",
     )
-    parts = {name.replace("_", " "): _ms(value) for name, value in details["seconds"].items()}
-    yield "parts, ms", ", ".join(f"{name} {value}" for name, value in parts.items())
-    if at["cached_step_seconds"] is not None:
-        sizes = ", ".join(f"{k} {engineering(v)}B" for k, v in at["answers"].items())
-        faster = at["step_seconds"] / at["cached_step_seconds"]
-        yield (
-            "teacher cached",
-            (
-                f"expect {_ms(at['cached_step_seconds'])} ms a step ({faster:.2f} x); {sizes} on disk"
-            ),
-        )
-    if details["resident"]:
-        yield "input", f"{engineering(at['set_bytes'])}B of images lie on each chip"
-    else:
-        yield (
-            "input",
-            (
-                f"{at['images_a_host']:,.0f} images/s and {engineering(at['bytes_a_host'])}B/s a host; "
-                f"{at['decode_cores']:.1f} of {at['host_cores']} cores decode"
-            ),
-        )
-    held = ", ".join(f"{k} {engineering(v)}B" for k, v in details["memory"].items())
-    total, has = sum(details["memory"].values()), chip["memory"]
-    yield (
-        "memory a chip",
-        (
-            f"{held}: {engineering(total)}B of {engineering(has)}B"
-            + ("" if at["fits"] else "; SOME RUN DOES NOT FIT: more chips, or fit.accumulate")
-        ),
-    )
-    yield (
-        "checkpoint",
-        (
-            f"{engineering(at['state_bytes'])}B, {details['checkpoint_seconds']:.2f} s beside the "
-            f"training, {details['checkpoint_share']:.2%} of the time between two"
-        ),
-    )
+    parts = [f"{name.replace('_', ' ')} {_ms(s)}" for name, s in details["seconds"].items()]
+    yield "parts, ms", ", ".join(parts)
+    if at["cached_step_seconds"]:
+        cached = at["cached_step_seconds"]
+        faster = f"expect {_ms(cached)} ms a step, {at['step_seconds'] / cached:.2f} x as fast"
+        yield "teacher cached", f"{faster}; on disk {_sizes(at['answers'])}"
+    yield "input", _input(at, details["resident"])
+    total = sum(details["memory"].values())
+    held = f"{_bytes(total)} of {_bytes(chip['memory'])}: {_sizes(details['memory'])}"
+    yield "memory a chip", held if at["fits"] else f"{held}; {NO_ROOM}, or set fit.accumulate"
+    seconds, share = details["checkpoint_seconds"], details["checkpoint_share"]
+    size = _bytes(at["state_bytes"])
+    yield "checkpoint", f"{size}, {seconds:.2f} s beside {share:.2%} of the training"
     for role, run in details["runs"].items():
-        yield (
-            role,
-            (
-                f"{run['parameters']:,} parameters, {run['steps']:,} steps of "
-                f"{_ms(run['step_seconds'])} ms: {_hours(run['hours'])} hours, {run['bottleneck']}"
-            ),
-        )
+        size = f"{run['parameters']:,} parameters; {run['steps']:,} steps"
+        time = f"{_ms(run['step_seconds'])} ms, {_hours(run['hours'])} hours: {run['bottleneck']}"
+        yield role, f"{size} of {time}"
 
 
-def _table(title: str, columns: Sequence[str], result: Mapping[str, Any]) -> Table:
-    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", caption_justify="left")
-    for column in (*columns, *(["cost"] if result["price"] is not None else [])):
-        table.add_column(column, justify="right", no_wrap=True)
+NO_ROOM = "a run does not fit into memory: take more chips"
+
+
+def _input(at: Mapping[str, Any], resident: bool) -> str:
+    if resident:
+        return f"{_bytes(at['set_bytes'])} of images lie on each chip"
+    fed = f"{engineering(at['images_a_host'])} images/s, {_bytes(at['bytes_a_host'])}/s to a host"
+    if not at["decode_cores"]:
+        return f"{fed}; decoded once, and kept in its memory"
+    return f"{fed}; {at['decode_cores']:.1f} of its {at['host_cores']} cores decode"
+
+
+def _table(title: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title)
+    table.title_justify = table.caption_justify = "left"
     return table
+
+
+def _right(table: Table, *columns: str) -> None:
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+
+
+def _billed(result: Mapping[str, Any]) -> list[str]:
+    return ["hours", "chip-h"] + (["cost"] if result["price"] is not None else [])
 
 
 def _bill(row: Mapping[str, Any]) -> list[str]:
@@ -175,8 +156,20 @@ def _bill(row: Mapping[str, Any]) -> list[str]:
     return [_hours(row["hours"]), _hours(row["chip_hours"]), *cost]
 
 
+def _bottleneck(row: Mapping[str, Any]) -> str:
+    return row["bottleneck"] if row["fits"] else "does not fit"
+
+
+def _sizes(sizes: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {_bytes(size)}" for name, size in sizes.items())
+
+
+def _bytes(size: float) -> str:
+    return f"{engineering(size)}B"
+
+
 def _ms(seconds: float) -> str:
-    return f"{1e3 * seconds:,.3f}"
+    return f"{1e3 * seconds:,.3f}" if seconds < 0.1 else f"{1e3 * seconds:,.0f}"
 
 
 def _hours(hours: float) -> str:
