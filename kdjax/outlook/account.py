@@ -71,7 +71,7 @@ def subject(
     if min(synthetic) < 1:
         raise ValueError(f"--synthetic: {synthetic} is no height, width and channels.")
     classes = tuple(map(str, range(teacher.num_classes)))
-    check_fits("teacher.model", teacher, DataInfo("synthetic", synthetic, classes, {}))
+    check_fits("teacher.model", teacher, DataInfo("synthetic", synthetic, classes, {}, ""))
     data = experiment.data
     known = PUBLISHED.get(data.name) if data.train == "train" else None
     if images is None and known is None:
