@@ -19,7 +19,8 @@ from kdjax.objective import Term
 from kdjax.optim import SGD, AdamW, Constant, Cosine, Steps
 from kdjax.training.checkpoint import Checkpoints, digest
 from kdjax.training.log import MetricLog, Reporter
-from kdjax.training.loop import Diverged, Fitting, Job, Preempted, fit
+from kdjax.training.loop import Diverged, Job, Preempted, fit
+from kdjax.training.pace import groups
 from kdjax.training.parallel import Devices
 from kdjax.training.run_directory import RunDirectory, locked, read_json
 from tests.conftest import SPLITS
@@ -328,23 +329,15 @@ def test_a_run_of_groups_resumes_to_the_same_bits(run, digits, tmp_path):
     assert metric_lines(stopped) == metric_lines(whole)
 
 
-def test_groups_are_cut_by_the_number_of_the_step(run, digits, tmp_path):
-    balanced = dataclasses.replace(run, fit=dataclasses.replace(run.fit, balance=7))
-    job = Job(Devices(count=1), Runtime(steps_per_dispatch=3))
-    source, where = digits.open("train"), RunDirectory(tmp_path / "teacher")
-    fitting = Fitting(balanced, where, digits.info, source, job, dict, None, None, ())
-    try:
-        groups = [(g.start, len(g)) for g in fitting._groups(0)]
-        # Step 9 is followed by a validation, as is the last, 19; 0, 7 and 14 by balancing.
-        assert [start for start, size in groups if size == 3] == [3, 9, 15]
-        assert [start for start, size in groups if size == 1] == [0, 1, 2, 6, 7, 8, 12, 13, 14, 18]
-        for first in range(19):
-            later = [(g.start, len(g)) for g in fitting._groups(first)]
-            assert first not in {start for start, _ in groups} or later == [
-                group for group in groups if group[0] >= first
-            ]
-    finally:
-        fitting.close()
+def test_groups_are_cut_by_the_number_of_the_step():
+    def cut(first):
+        return [(g.start, len(g)) for g in groups(first, 19, 3, {0, 7, 8, 14, 18}.__contains__)]
+
+    whole = cut(0)
+    assert [start for start, size in whole if size == 3] == [3, 9, 15]
+    assert [start for start, size in whole if size == 1] == [0, 1, 2, 6, 7, 8, 12, 13, 14, 18]
+    for first, _ in whole:
+        assert cut(first) == [group for group in whole if group[0] >= first]
 
 
 def test_images_that_are_read_while_training_cannot_be_resident(

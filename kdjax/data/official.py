@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import io
 import tarfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ class Extracted:
             raise ValueError(f"{where} is damaged, or another file: its SHA-256 is not as known.")
 
 
-class Published:
+class Published(ABC):
     """Files of known names, which hold all examples."""
 
     files: tuple[Extracted, ...]
@@ -64,13 +65,13 @@ class Published:
             file.check(contents[file.name], path)
         return contents
 
+    @abstractmethod
     def unpack(self, archives: Sequence[Path]) -> Contents:
         """The files out of their archives."""
-        raise NotImplementedError
 
+    @abstractmethod
     def examples(self, contents: Contents, builder: Any) -> Splits:
         """Examples by split."""
-        raise NotImplementedError
 
     def splits(self, where: Path | Sequence[Path], builder: Any) -> Splits:
         """Examples by split, of a folder or of archives."""

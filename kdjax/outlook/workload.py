@@ -17,7 +17,7 @@ from kdjax.models import Model
 from kdjax.models.summary import Shape, abstract_variables, parameter_count, stage_shapes
 from kdjax.outlook.layers import Layer, layers_of
 from kdjax.runs import baseline_run, chain, teacher_run
-from kdjax.training.loop import RESIDENT_BYTES
+from kdjax.training.pace import RESIDENT_BYTES
 from kdjax.training.plan import Plan
 from kdjax.training.state import initial_adapters, initial_state
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from kdjax.config import to_dict
 from kdjax.data.pipeline import TrainingStream, prefetch
-from kdjax.data.sources import Arrays, DataInfo, Source
+from kdjax.data.sources import DataInfo, Source
 from kdjax.experiment import ASSISTANTS, Run, Runtime
 from kdjax.models import Model
 from kdjax.models.summary import parameter_count
@@ -22,6 +22,7 @@ from kdjax.objective import term_names
 from kdjax.training.answers import KeptTeacher
 from kdjax.training.checkpoint import Checkpoints
 from kdjax.training.log import MetricLog, Reporter
+from kdjax.training.pace import Speedometer, groups, resident_images, steps_per_dispatch
 from kdjax.training.parallel import IN_FLIGHT, Devices, fetch
 from kdjax.training.plan import Plan
 from kdjax.training.processes import agree, meet
@@ -125,8 +126,8 @@ class Fitting:
         data = run.data
         self.stream = TrainingStream(source, fit.batch_size, run.seed, data.views, data.cycle)
         runtime = job.runtime
-        self.resident = _resident(source, runtime.resident, job.devices)
-        self.together = runtime.steps_per_dispatch or _steps_per_dispatch(self.resident)
+        self.resident = resident_images(source, runtime.resident, job.devices)
+        self.together = runtime.steps_per_dispatch or steps_per_dispatch(self.resident)
         if job.writes:
             directory.create(run, info)
         self.checkpoints = Checkpoints(
@@ -228,7 +229,7 @@ class Fitting:
         """The steps that are started together, and their batches on the devices."""
         fit, devices = self.run.fit, self.job.devices
         rows = devices.rows(fit.batch_size, fit.accumulate)
-        for steps in self._groups(first):
+        for steps in groups(first, self.plan.steps, self.together, self._interrupts):
             batches = [self._batch(step, rows) for step in steps]
             whole = len(steps) > 1
             yield steps, devices.split_all(batches) if whole else devices.split(batches[0])
@@ -236,20 +237,6 @@ class Fitting:
     def _batch(self, step: int, rows: np.ndarray) -> Batch:
         batch = (self.stream.batch if self.resident is None else self.stream.names)(step, rows)
         return batch if self.kept is None else self.kept.completed(batch)
-
-    def _groups(self, first: int) -> Iterator[range]:
-        """A group is cut at multiples of its size; where there is more to do, its steps go alone.
-
-        So what is computed together depends on the number of a step, not on where a run resumed.
-        """
-        size, step = self.together, first
-        while step < self.plan.steps:
-            group = range(step, step + size)
-            whole = step % size == 0 and group.stop <= self.plan.steps
-            if not whole or any(map(self._interrupts, group)):
-                group = range(step, step + 1)
-            yield group
-            step = group.stop
 
     def _interrupts(self, step: int) -> bool:
         every = self.run.fit.balance
@@ -395,59 +382,3 @@ class Fitting:
 
     def _seconds(self) -> float:
         return round(self.seconds_before + time.monotonic() - self.started, 2)
-
-
-RESIDENT_BYTES = 1024**3
-"""Training images that take more than this are fed from the host, unless told otherwise."""
-TOGETHER = 16
-"""Steps that are started at once where the host has nothing to feed."""
-
-
-def _resident(source: Source, asked: bool | None, devices: Devices) -> Arrays | None:
-    """The split, if it is to be kept on the devices. On a CPU that would only be a copy."""
-    if asked is False:
-        return None
-    if not isinstance(source, Arrays):
-        if asked:
-            raise ValueError(
-                "runtime.resident: the training images are too many to be held in memory; leave "
-                "it unset, and they are read while training goes on."
-            )
-        return None
-    few = source.images.nbytes <= RESIDENT_BYTES
-    return source if asked or (few and devices.all[0].platform != "cpu") else None
-
-
-def _steps_per_dispatch(resident: Arrays | None) -> int:
-    """Rolled loops are slow on a CPU, and unrolled ones take long to compile."""
-    return TOGETHER if resident is not None and jax.default_backend() != "cpu" else 1
-
-
-class Speedometer:
-    """Images per second between two readings, without what interrupted training."""
-
-    def __init__(self, batch_size: int, together: int) -> None:
-        """`together`: steps that arrive at once."""
-        self._batch_size = batch_size
-        self._few = 2 * IN_FLIGHT * together
-        self._now = self._last = (0, 0.0)
-        self._speed: float | None = None
-
-    def reach(self, step: int) -> None:
-        """Steps have arrived, `step` the last of them."""
-        self._now = (step, time.monotonic())
-
-    def read(self) -> float | None:
-        """Speed since the last reading; None at first, while compilation still counts."""
-        if not self._last[1]:
-            self._last = self._now
-        steps, seconds = self._now[0] - self._last[0], self._now[1] - self._last[1]
-        if steps > self._few:  # fewer say nothing: they were under way
-            self._speed = steps * self._batch_size / seconds
-            self._last = self._now
-        return self._speed
-
-    def pause(self, seconds: float) -> None:
-        """Leave out an interruption."""
-        if self._last[1]:
-            self._last = (self._last[0], self._last[1] + seconds)
