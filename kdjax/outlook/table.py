@@ -71,7 +71,7 @@ def by_images(result: Mapping[str, Any]) -> Table:
 def account(result: Mapping[str, Any]) -> Table:
     """Everything about the chosen scale, a line each."""
     at, chip = result["at"], result["chip"]
-    table = _table(f"{at['chips']:,} x {chip['name']} in {at['hosts']:,} hosts")
+    table = _table(f"{at['chips']:,} x {chip['name']}, hosts: {at['hosts']:,}")
     table.show_header = False
     for name, text in _account(at, result["details"], chip):
         table.add_row(name, text)
