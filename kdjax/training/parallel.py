@@ -166,6 +166,8 @@ class Spread(Generic[T]):
 
     def __call__(self, *arguments: Any) -> T:
         """The result, under way."""
+        if jax.process_count() > 1:  # pmap's program takes other arrays than pmap does then
+            return self._mapped(*arguments)
         if self._compiled is None:
             self._compiled = self.compile(*arguments)
         return self._compiled(*arguments)
