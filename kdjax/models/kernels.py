@@ -1,9 +1,9 @@
-"""Convolutions, pooling and sums over pixels in the forms that are fast on a CPU.
+"""Convolutions and pooling in the forms that are fast on a CPU.
 
-XLA's CPU backend runs grouped convolutions, 1x1 convolutions, windows and sums over all but the
-last axis many times slower than the same arithmetic written otherwise. Every function here gives
-what the plain operation gives, value and gradients, to rounding. Which form runs is decided where a
-program is lowered: an exported network, and a trace, hold both.
+XLA's CPU backend runs depthwise convolutions, 1x1 convolutions and windows many times slower than
+the same arithmetic written otherwise. Every function here gives what the plain operation gives,
+value and gradients, to rounding. Which form runs is decided where a program is lowered: an
+exported network, and a trace, hold both.
 """
 
 import functools
@@ -73,29 +73,8 @@ def max_pool(x: Float[Array, "b H W c"], size: int) -> Float[Array, "b h w c"]:
     )
 
 
-@jax.custom_vjp
-def channel_sum(x: Float[Array, "*b c"]) -> Float[Array, " c"]:
-    """The sum over all axes but the last."""
-
-    def plain(x: Array) -> Array:
-        return x.sum(axis=tuple(range(x.ndim - 1)))
-
-    return jax.lax.platform_dependent(x, cpu=_product_with_ones, default=plain)
-
-
-def _channel_sum_forward(x: Array) -> tuple[Array, Array]:
-    return channel_sum(x), x
-
-
-def _channel_sum_backward(x: Array, gradient: Array) -> tuple[Array]:
-    return (jnp.broadcast_to(gradient, x.shape),)
-
-
-channel_sum.defvjp(_channel_sum_forward, _channel_sum_backward)
-
-
 def _product_with_ones(x: Array) -> Array:
-    """A matrix product reads memory in order; a sum over the leading axes does not."""
+    """The sum over all axes but the last; a matrix product reads memory in order."""
     rows = x.reshape(x.shape[0], -1)
     ones = jnp.ones(len(rows), x.dtype)
     return jnp.dot(ones, rows, precision="highest").reshape(-1, x.shape[-1]).sum(axis=0)
