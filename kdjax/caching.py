@@ -56,8 +56,8 @@ def kept_teacher(run: Run, teacher: Loaded, info: DataInfo) -> KeptTeacher | Non
         return None
     store = _store(run, teacher, info)
     views = views_of(run, teacher.model, info.sizes["train"])
-    missing = sum(store.find(part) is None for part in store.parts(views))
-    if agree(missing) and jax.process_count() > 1:
+    missing = agree(sum(store.find(part) is None for part in store.parts(views)))
+    if missing and jax.process_count() > 1:
         raise ValueError(
             f"teacher.cache.directory: {missing} files are missing in {store.directory}, and "
             "several processes cannot add them while they train; run `kdjax cache build` first."
@@ -87,8 +87,7 @@ def build(experiment: Experiment, workdir: Path) -> dict[str, Any]:
     fixed = Fixed(devices.replicate(teacher.variables))
     ask = make_ask(store.origin, store.record, devices, fixed)
     views = views_of(run, teacher.model, len(source))
-    missing = [part for part in store.parts(views) if store.find(part) is None]
-    mine = missing[jax.process_index() :: jax.process_count()]
+    mine = missing_parts(store, views, jax.process_index(), jax.process_count())
     built = _built(mine, store, source, size, ask)
     if jax.process_index() == 0:
         built = tracked(built, len(mine), "answers are asked for")
@@ -96,6 +95,14 @@ def build(experiment: Experiment, workdir: Path) -> dict[str, Any]:
         store.write(part, records)
     meet("cache built")
     return describe(store.directory)
+
+
+def missing_parts(store: Store, views: int, process: int, processes: int) -> list[Part]:
+    """What one of several processes has to build.
+
+    All is shared out before anybody looks what is there, since the others write meanwhile.
+    """
+    return [part for part in store.parts(views)[process::processes] if store.find(part) is None]
 
 
 def views_of(run: Run, teacher: Model, examples: int) -> int:

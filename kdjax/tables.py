@@ -30,7 +30,7 @@ RULES = {"last": "last epoch", "best": "best epoch on the test set, ours beside 
 def comparison(summary: Mapping[str, Any]) -> Table:
     """The networks of a job side by side on the test split: last checkpoint before best."""
     name = summary.get("name")
-    table = _table(f"{name}: top-1 on the test split" if name else "top-1 on the test split")
+    table = titled(f"{name}: top-1 on the test split" if name else "top-1 on the test split")
     table.add_column("", no_wrap=True, min_width=8)
     published = summary.get("published")
     for column in ("parameters", "FLOPs", "last", "best", "95 %", "agrees", "ms"):
@@ -66,7 +66,7 @@ def metrics(values: Mapping[str, Any]) -> Table:
     low, high = values["top1_interval"]
     which = f"{values['checkpoint']} checkpoint, step {values['step']}, {values['weights']} weights"
     title = f"{values['run']}: {which}, {values['split']} split, {values['count']:,} examples"
-    table = _table(title)
+    table = titled(title)
     table.add_column("")
     table.add_column("value", justify="right")
     table.add_row("top-1", f"{values['top1']:.2%}")
@@ -111,14 +111,15 @@ def engineering(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _table(title: str) -> Table:
+def titled(title: str) -> Table:
+    """An empty table below its title."""
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
     table.title_justify = table.caption_justify = "left"
     return table
 
 
 def _networks(models: Mapping[str, Model], shape: tuple[int, int, int]) -> Table:
-    table = _table("networks")
+    table = titled("networks")
     table.add_column("")
     table.add_column("type")
     for column in ("parameters", "FLOPs/image"):
@@ -138,7 +139,7 @@ def _networks(models: Mapping[str, Model], shape: tuple[int, int, int]) -> Table
 
 def _terms(run: Run, teacher: Model, info: DataInfo) -> Table:
     """The plan of the distillation: what each loss compares, through which adapter."""
-    table = _table(f"losses of the {run.role}")
+    table = titled(f"losses of the {run.role}")
     for column in ("term", "weight", "compares (student ← teacher)"):
         table.add_column(column)
     table.add_column("adapter parameters", justify="right")
@@ -170,7 +171,7 @@ def _by(feature: Any) -> str:
 
 
 def _schedule(runs: list[Run], examples: int, devices: Devices) -> Table:
-    table = _table(f"runs on {devices.count} x {devices.all[0].device_kind}")
+    table = titled(f"runs on {devices.count} x {devices.all[0].device_kind}")
     table.add_column("")
     for column in ("epochs", "steps", "batch", "batch per device"):
         table.add_column(column, justify="right")
@@ -185,7 +186,7 @@ def _schedule(runs: list[Run], examples: int, devices: Devices) -> Table:
 
 def derived(networks: Mapping[str, Comparison]) -> Table:
     """Teacher and student before any training of the student."""
-    table = _table("before any training")
+    table = titled("before any training")
     table.add_column("", no_wrap=True)
     for role in networks:
         table.add_column(role, justify="right")
@@ -218,7 +219,7 @@ def facts(values: Mapping[str, Any]) -> Table:
 def benchmark(result: Mapping[str, Any]) -> Table:
     """Where a training step's time goes, on a machine that was so busy."""
     about, batch = result["about"], result["about"]["batch"]
-    table = _table(
+    table = titled(
         f"{result['name']}: {about['teacher']} teaches {about['student']}, batches of {batch}, "
         f"{about['images']}, {about['dtype']}, {about['device']}"
     )

@@ -345,6 +345,18 @@ def test_a_stopped_build_leaves_nothing_that_counts(job, tmp_path, monkeypatch):
     assert list(cache.rglob("*.tmp")) == []
 
 
+def test_what_one_process_wrote_is_not_taken_from_the_share_of_the_next(job, tmp_path):
+    caching.build(with_cache(job, tmp_path / "cache"), tmp_path)
+    store = Store(tmp_path / "cache")
+    kept = {part: np.array(store.load(part)) for part in store.parts(3)}
+    for part in kept:
+        store.find(part).unlink()
+    for process in (0, 1):  # the second looks when the first is done
+        for part in caching.missing_parts(store, 3, process, 2):
+            store.write(part, kept[part])
+    assert [part for part, _ in store.files()] == store.parts(3)
+
+
 def test_a_directory_of_something_else_is_not_written_to(job, tmp_path):
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "thesis.tex").write_text("dear")

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.benchmark.subject import Subject
-from kdjax.data.sources import Arrays, Source
+from kdjax.data.sources import Source
 from kdjax.evaluation.evaluate import make_evaluate
 from kdjax.experiment import Runtime
 from kdjax.training.log import Reporter
 from kdjax.training.loop import Job, Teaching, fit
+from kdjax.training.pace import resident_images
 from kdjax.training.parallel import IN_FLIGHT
 from kdjax.training.run_directory import RunDirectory
 from kdjax.types import Variables
@@ -64,5 +65,5 @@ def whole_loop(
         "seconds_a_step": step,
         "seconds_a_validation": max(added, 0.0),
         "seconds_a_step_with_all": step + max(added, 0.0) / every,
-        "resident": isinstance(subject.source, Arrays),
+        "resident": resident_images(subject.source, runtime.resident, subject.devices) is not None,
     }

@@ -3,11 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from kdjax.outlook.estimate import EXPECTED, STRETCH
-from kdjax.tables import engineering
+from kdjax.tables import engineering, titled
 
 
 def tables(result: Mapping[str, Any], detailed: bool) -> Iterator[Table]:
@@ -21,7 +20,7 @@ def tables(result: Mapping[str, Any], detailed: bool) -> Iterator[Table]:
 def by_chips(result: Mapping[str, Any]) -> Table:
     """The same job on more and more chips."""
     images = "x".join(map(str, result["shape"]))
-    table = _table(
+    table = titled(
         f"{result['name']} on {result['chip']['name']}: batches of {result['batch']}, "
         f"{result['images']:,} images of {images}, {result['dtype']}"
     )
@@ -48,7 +47,7 @@ def by_images(result: Mapping[str, Any]) -> Table:
     """The same job on more and more images."""
     at = result["at"]
     kept = list(at["answers"])
-    table = _table(f"the same on {at['chips']:,} x {result['chip']['name']}, by images")
+    table = titled(f"the same on {at['chips']:,} x {result['chip']['name']}, by images")
     _right(table, "images", *_billed(result), "cores", "order", *kept)
     table.add_column("bottleneck")
     for row in result["by_images"]:
@@ -71,7 +70,7 @@ def by_images(result: Mapping[str, Any]) -> Table:
 def account(result: Mapping[str, Any]) -> Table:
     """Everything about the chosen scale, a line each."""
     at, chip = result["at"], result["chip"]
-    table = _table(f"{at['chips']:,} x {chip['name']}, hosts: {at['hosts']:,}")
+    table = titled(f"{at['chips']:,} x {chip['name']}, hosts: {at['hosts']:,}")
     table.show_header = False
     for name, text in _account(at, result["details"], chip):
         table.add_row(name, text)
@@ -81,7 +80,7 @@ def account(result: Mapping[str, Any]) -> Table:
 
 def checked(lines: Sequence[Mapping[str, Any]]) -> Table:
     """Predicted beside measured."""
-    table = _table("the outlook beside the benchmark")
+    table = titled("the outlook beside the benchmark")
     table.add_column("")
     _right(table, "measured ms", "roof ms", "of the roof", "expected ms", "error")
     for line in lines:
@@ -134,12 +133,6 @@ def _input(at: Mapping[str, Any], resident: bool) -> str:
     if not at["decode_cores"]:
         return f"{fed}; decoded once, and kept in its memory"
     return f"{fed}; {at['decode_cores']:.1f} of its {at['host_cores']} cores decode"
-
-
-def _table(title: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title)
-    table.title_justify = table.caption_justify = "left"
-    return table
 
 
 def _right(table: Table, *columns: str) -> None:
