@@ -26,6 +26,7 @@ from kdjax.training.answers import Ask, KeptTeacher, make_ask
 from kdjax.training.parallel import Devices
 from kdjax.training.plan import Plan
 from kdjax.training.processes import agree, connect, meet
+from kdjax.training.run_directory import RunDirectory
 from kdjax.training.state import Fixed
 from kdjax.types import Batch
 
@@ -73,10 +74,15 @@ def build(experiment: Experiment, workdir: Path) -> dict[str, Any]:
     """
     validate(experiment)
     if experiment.teacher.cache.directory is None:
-        raise ValueError("teacher.cache.directory: say where to build it.")
+        raise ValueError("teacher.cache.directory is not set; say where to build the cache.")
+    run_path = Path(experiment.teacher.run or workdir / "teacher")
+    if not RunDirectory(run_path).exists:
+        raise ValueError(
+            f"{run_path} holds no teacher; train it with `kdjax train PRESET --workdir {workdir}`, "
+            "or name another with --teacher.run."
+        )
     connect(experiment.runtime.processes)
     dataset = open_experiment_data(experiment)
-    run_path = experiment.teacher.run or workdir / "teacher"
     teacher = as_teacher(run_path, experiment.teacher.checkpoint, dataset.info)
     role = next(iter(distilled(experiment)))
     run = student_run(experiment, teacher.model, dataset.info.shape, None, role)

@@ -364,6 +364,13 @@ def test_a_directory_of_something_else_is_not_written_to(job, tmp_path):
         caching.build(with_cache(job, tmp_path / "cache"), tmp_path)
 
 
+def test_a_teacher_that_was_not_trained_is_missed_before_anything_is_made(job, tmp_path):
+    alone = dataclasses.replace(job, teacher=dataclasses.replace(job.teacher, run=None))
+    with pytest.raises(ValueError, match=r"teacher holds no teacher; train it with `kdjax train"):
+        caching.build(with_cache(alone, tmp_path / "cache"), tmp_path / "job")
+    assert not (tmp_path / "cache").exists()
+
+
 def test_parts_are_written_when_they_are_whole_whatever_the_order(job, tmp_path, monkeypatch):
     monkeypatch.setattr("kdjax.cache.store.PART_BYTES", 20 * 500)
     wants = with_cache(job, tmp_path / "cache")
