@@ -43,6 +43,7 @@ def pool(x: Array, size: int) -> Array:
 def plain() -> Iterator[None]:
     """As Flax and XLA have it."""
     with (
+        mock.patch.object(base, "BatchNorm", nn.BatchNorm),
         mock.patch.object(base, "convolution", jax.lax.conv_general_dilated),
         mock.patch.object(small_cnn, "max_pool", pool),
     ):

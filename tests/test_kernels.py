@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax.models.kernels import convolution, max_pool
+from kdjax.models.batch_norm import BatchNorm
+from kdjax.models.kernels import channel_sum, convolution, max_pool
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -68,6 +69,10 @@ SHAPES = {
     "pointwise strided": (8, 9, 1, 2, 0, 1, 6, 10),
     "pointwise padded": (8, 9, 1, 1, 1, 1, 6, 10),
     "3x3": (8, 9, 3, 1, 1, 1, 6, 10),
+    "grey": (8, 9, 3, 1, 1, 1, 1, 6),
+    "grey 5x5, strided": (9, 8, 5, 2, 2, 1, 1, 4),
+    "colour": (8, 9, 3, 1, 1, 1, 3, 5),
+    "colour strided, odd": (9, 7, 3, 2, 1, 1, 3, 5),
     "3x3 strided": (9, 8, 3, 2, 1, 1, 6, 10),
     "grouped": (8, 9, 3, 1, 1, 2, 6, 10),
     "depthwise, two outputs each": (8, 9, 3, 1, 1, 6, 6, 12),
@@ -94,6 +99,44 @@ def test_max_pool_with_ties(height: int, width: int, size: int) -> None:
 
     got = value_and_gradients(lambda x: max_pool(x, size), x)
     assert_same(got, value_and_gradients(reference, x), 0.0)
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 6, 3), (7, 3)])
+def test_channel_sum(shape: tuple[int, ...]) -> None:
+    x = normal(0, *shape)
+    want = np.asarray(x, np.float64).reshape(-1, shape[-1]).sum(axis=0)
+    np.testing.assert_allclose(channel_sum(x), want, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("bfloat16", 1e-2)])
+@pytest.mark.parametrize("fast", [True, False])
+def test_batch_norm_is_flax(dtype: str, tolerance: float, fast: bool) -> None:
+    """On two devices, whose statistics are joined; the gradient is taken on each."""
+    x, pulled = 3 * normal(0, 2, 4, 5, 6, 3, dtype=dtype) + 1, normal(1, 2, 4, 5, 6, 3, dtype=dtype)
+    fields = {"axis_name": "d", "dtype": dtype, "use_fast_variance": fast, "momentum": 0.8}
+    params = {"scale": normal(2, 3), "bias": normal(3, 3)}
+    assert_same(
+        *(normalised(kind, fields, params, x, pulled) for kind in (BatchNorm, nn.BatchNorm)),
+        tolerance,
+    )
+
+
+def normalised(kind: Any, fields: Any, params: Any, x: jax.Array, pulled: jax.Array) -> Any:
+    """Value, gradients and statistics of a training step, and the value in evaluation after it."""
+    layer = kind(use_running_average=False, **fields)
+    stats = layer.init(jax.random.key(0), x[0])["batch_stats"]
+
+    def on_device(x: jax.Array, pulled: jax.Array) -> Any:
+        def forward(x: jax.Array, params: Any) -> Any:
+            given = {"params": params, "batch_stats": stats}
+            return layer.apply(given, x, mutable="batch_stats")
+
+        y, pull, new = jax.vjp(forward, x, params, has_aux=True)
+        later = kind(use_running_average=True, dtype="float32")
+        return y, pull(pulled), new, later.apply({"params": params, **new}, x)
+
+    results = jax.vmap(on_device, axis_name="d")(x, pulled)
+    return [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(results)]
 
 
 def test_other_platforms_get_the_plain_form() -> None:

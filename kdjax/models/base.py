@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from kdjax.models.batch_norm import BatchNorm
 from kdjax.models.kernels import convolution
 from kdjax.types import AXIS, Outputs, Variables
 
@@ -86,9 +87,9 @@ class VisionModel(nn.Module):
 
     def batch_norm(
         self, train: bool, *, momentum: float = MOMENTUM, epsilon: float = 1e-5, **fields: Any
-    ) -> nn.BatchNorm:
+    ) -> BatchNorm:
         """Batch norm over the examples of all devices, unless `sync_batch_norm` is off."""
-        return nn.BatchNorm(
+        return BatchNorm(
             use_running_average=not train,
             momentum=momentum,
             epsilon=epsilon,

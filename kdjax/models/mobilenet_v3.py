@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from kdjax.models.base import Naming, VisionModel, imagenet, share, spread
+from kdjax.models.batch_norm import BatchNorm
 from kdjax.models.inverted_residual import Block
 from kdjax.types import Outputs
 
@@ -57,7 +58,7 @@ class MobileNetV3(VisionModel):
 
     def batch_norm(
         self, train: bool, *, momentum: float = 0.99, epsilon: float = 1e-3, **fields: Any
-    ) -> nn.BatchNorm:
+    ) -> BatchNorm:
         """The published networks have slower statistics and a larger epsilon than others."""
         return super().batch_norm(train, momentum=momentum, epsilon=epsilon, **fields)
 

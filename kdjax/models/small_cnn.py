@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from kdjax.models.base import VisionModel, share
+from kdjax.models.base import Naming, VisionModel, renaming, share
 from kdjax.models.kernels import max_pool
 from kdjax.types import Outputs
 
@@ -39,6 +39,10 @@ class SmallCNN(VisionModel):
         x = nn.relu(x)
         logits = nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(x)
         return Outputs(logits.astype(jnp.float32), features, x, before)
+
+    def torch_names(self) -> tuple[Naming, ...]:
+        """Our own names: it is in no published file."""
+        return (renaming(),)
 
     def scaled(self, width: float, depth: float) -> "SmallCNN":
         """All stages and the hidden layer narrower; one convolution a stage is the least depth."""

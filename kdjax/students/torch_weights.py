@@ -78,12 +78,14 @@ def from_torch(model: Model, tensors: Tensors, shape: Shape) -> dict[str, Any]:
     return variables
 
 
-def to_torch(model: Model, variables: Variables, shape: Shape) -> dict[str, np.ndarray]:
-    """The inverse of `from_torch`, under the first of the model's namings."""
+def to_torch(
+    model: Model, variables: Variables, shape: Shape, naming: Naming | None = None
+) -> dict[str, np.ndarray]:
+    """The inverse of `from_torch`, under `naming` or the first of the model's namings."""
     if not model.torch_names():
         raise ValueError(f"{type(model).__name__} has no PyTorch counterpart to export to.")
     tensors = {}
-    for slot in slots(model, shape, model.torch_names()[0]):
+    for slot in slots(model, shape, naming or model.torch_names()[0]):
         leaf: Any = variables
         for name in slot.path:
             leaf = leaf[name]
