@@ -252,6 +252,22 @@ def benchmark(result: Mapping[str, Any]) -> Table:
     return table
 
 
+def against(result: Mapping[str, Any], batch: int) -> Table:
+    """Our step and another framework's, which took turns on the same device."""
+    table = titled(f"the same step without augmentation: {result['about']}")
+    table.add_column("")
+    for column in ("ms", "images/s", "kdjax is as fast", "by processor time"):
+        table.add_column(column, justify="right")
+    for name, timing in result["timings"].items():
+        speeds = [result[key].get(name) for key in ("ours_faster", "ours_faster_processor")]
+        times = [f"{speed:.2f} x" if speed else "" for speed in speeds]
+        seconds = timing["seconds"]
+        table.add_row(name, f"{1e3 * seconds:.3f}", f"{batch / seconds:,.0f}", *times)
+    left = (f"{name} left out: {why}" for name, why in result["left_out"].items())
+    table.caption = "\n".join(left) or None
+    return table
+
+
 def mismatch(rows: Sequence[tuple[str, str, str]], most: int = 20) -> Table:
     """Why a file does not fit a network, a row a problem."""
     table = Table(box=None, padding=(0, 2), show_header=False)

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from kdjax import __version__
+from kdjax.benchmark.against import Framework, compared, rivals
 from kdjax.benchmark.first_step import first_step
 from kdjax.benchmark.measure import Timing, interleaved, load
 from kdjax.benchmark.parts import cost, programs
@@ -29,26 +30,33 @@ def benchmark(
     rounds: int,
     loop_seconds: float,
     synthetic: tuple[int, int, int] | None = None,
+    against: Framework | None = None,
 ) -> dict[str, Any]:
     """Measure the experiment's first distillation, with networks that were not trained.
 
-    Raises ValueError for what the user can mend.
+    `against`: measure the same step in that framework too. Raises ValueError for what the user can
+    mend.
     """
     before = load()
     subject = subject_of(experiment, synthetic)
     dtype = subject.run.model.dtype
-    timings = interleaved({**programs(subject), **roof_programs(dtype)}, rounds)
+    others = rivals(subject, against) if against else None
+    own = {**programs(subject), **roof_programs(dtype)}
+    measured = interleaved({**own, **(others.programs if others else {})}, rounds)
+    timings = {name: measured[name] for name in own}
     counted = cost(subject)
     data = None if synthetic else open_experiment_data(experiment)
     validation = data.open("validation") if data else subject.source
     steps = steps_for(loop_seconds, timings["step"].seconds)
     loop = whole_loop(subject, experiment.runtime, validation, steps)
+    compare = {"against": compared(others, measured)} if others else {}
     return {
         "name": experiment.name,
         "about": _about(subject),
         "load": {"before": before, "after": load()},
         "timings": {name: asdict(timing) for name, timing in timings.items()},
         "step": _step(subject, timings, counted, dtype),
+        **compare,
         "loop": {**loop, **_speeds(subject, timings, loop)},
         "first_step_seconds": first_step(experiment, synthetic),
         "memory": _memory(counted),

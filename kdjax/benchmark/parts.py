@@ -23,14 +23,27 @@ Program = Callable[[], Any]
 
 def programs(subject: Subject) -> dict[str, Program]:
     """The whole step, the step with answers from disk where that is possible, and parts of it."""
-    found = {"step": _step(subject, subject.fixed, subject.batch())}
+    found = {"step": step_program(subject, subject.fixed, subject.batch())}
     if _logits_do(subject):
         answers = _random_answers(subject)
-        found["cached step"] = _step(subject, Fixed(), subject.batch(answers=answers))
+        found["cached step"] = step_program(subject, Fixed(), subject.batch(answers=answers))
     for name, function in _parts(subject).items():
         found[name] = _call(subject, function)
     found["input"] = _input(subject)
     return found
+
+
+def step_program(subject: Subject, fixed: Fixed, batch: Batch) -> Program:
+    """The training step on one batch, over and over."""
+    step = subject.devices.spread(make_train_step(subject.plan), donate=True)
+    state = subject.state()
+
+    def program() -> Array:
+        nonlocal state
+        state, metrics = step(state, fixed, batch)
+        return metrics
+
+    return program
 
 
 def cost(subject: Subject) -> Mapping[str, float]:
@@ -61,18 +74,6 @@ def _random_answers(subject: Subject) -> dict[str, np.ndarray]:
     records = np.zeros(len(subject.rows), record(Cache(), subject.teacher.num_classes, 0))
     records["logits"] = np.random.default_rng(0).normal(size=records["logits"].shape)
     return from_records(records)
-
-
-def _step(subject: Subject, fixed: Fixed, batch: Batch) -> Program:
-    step = subject.devices.spread(make_train_step(subject.plan), donate=True)
-    state = subject.state()
-
-    def program() -> Array:
-        nonlocal state
-        state, metrics = step(state, fixed, batch)
-        return metrics
-
-    return program
 
 
 def _parts(subject: Subject) -> dict[str, Callable[[TrainState, Fixed, Batch], Any]]:

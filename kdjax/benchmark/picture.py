@@ -29,12 +29,14 @@ def shares(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:
-    """A bar for the step by parts, and bars for the loop, the cached step and the roof."""
+    """A bar for the step by parts, and bars for the loop, the cached step, others and the roof."""
     seconds = {name: timing["seconds"] for name, timing in result["timings"].items()}
     step, loop = result["step"], result["loop"]
     bars = {"training loop, all of it": loop["seconds_a_step_with_all"], "step": seconds["step"]}
     if "cached step" in seconds:
         bars["step, teacher's answers cached"] = seconds["cached step"]
+    for name, timing in result.get("against", {"timings": {}})["timings"].items():
+        bars[f"{name}, without augmentation"] = timing["seconds"]
     bars["least by this device's roof"] = step["share_of_roof"] * seconds["step"]
     figure = Figure(figsize=(8, 0.6 * (len(bars) + 1) + 1.4), layout="constrained")
     axes = figure.subplots()

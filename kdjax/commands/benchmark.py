@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
@@ -24,6 +25,8 @@ class BenchmarkFlags:
     """How long the training loop runs, about."""
     synthetic: tuple[int, int, int] | None = None
     """Random images of this height, width and channels, instead of the data."""
+    against: Literal["torch"] | None = None
+    """Also measure the same step in this framework, in the forms its users run."""
     output: Path | None = None
     """JSON file to write, and beside it a picture, `.png`."""
 
@@ -38,8 +41,12 @@ def run(arguments: list[str]) -> None:
         rounds=flags.rounds,
         loop_seconds=flags.loop_seconds,
         synthetic=flags.synthetic,
+        against=flags.against,
     )
-    Console().print(tables.benchmark(result))
+    console = Console()
+    console.print(tables.benchmark(result))
+    if "against" in result:
+        console.print(tables.against(result["against"], result["about"]["batch"]))
     if flags.output:
         write_json(flags.output, result)
         draw(result, flags.output.with_suffix(".png"))
