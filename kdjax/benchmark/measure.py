@@ -9,6 +9,8 @@ from typing import Any
 
 import jax
 
+from kdjax.progress import tracked
+
 SHORTEST = 0.05
 """Seconds a program is repeated for, at least, before the clock is read."""
 
@@ -29,10 +31,11 @@ class Timing:
 
 def interleaved(programs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, Timing]:
     """Time programs one after the other, over and over. What they return is waited for."""
-    repeats = {name: _repeats(program) for name, program in programs.items()}
+    compiled = tracked(programs.items(), len(programs), "programs compiled")
+    repeats = {name: _repeats(program) for name, program in compiled}
     clock: dict[str, list[float]] = {name: [] for name in programs}
     processor: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(rounds):
+    for _ in tracked(range(rounds), rounds, "rounds timed"):
         for name, program in programs.items():
             seconds, used = _timed(program, repeats[name])
             clock[name].append(seconds / repeats[name])

@@ -62,16 +62,19 @@ def make_step(subject: Subject, form: Form) -> Callable[[], Pending]:
     teacher = counterpart(subject.teacher, subject.teacher_variables, info.shape)
     student = counterpart(run.model, student_variables, info.shape)
     memory = torch.contiguous_format if form == "eager" else torch.channels_last
+    device = _device()
     for net in (teacher.eval(), student.train()):
-        net.to(_device()).to(memory_format=memory)
+        net.to(device).to(memory_format=memory)
     batch = subject.stream.batch(0, subject.rows)
-    images = _to_channels_first(np.asarray(batch.image)).to(_device(), memory_format=memory)
-    labels = torch.from_numpy(np.asarray(batch.label, np.int64)).to(_device())
+    images = _to_channels_first(np.asarray(batch.image)).to(device, memory_format=memory)
+    labels = torch.from_numpy(np.asarray(batch.label, np.int64)).to(device)
     optimizer = _optimizer(run.fit.optimizer, run.fit.schedule.peak, student)
     objective = [_term(term, i) for i, term in enumerate(run.losses)]
 
+    low = run.model.dtype == "bfloat16"
+
     def loss() -> Tensor:
-        with torch.autocast(_device(), torch.bfloat16, enabled=run.model.dtype == "bfloat16"):
+        with torch.autocast(device, torch.bfloat16, enabled=low):
             with torch.no_grad():
                 taught = teacher(_pixels(subject.teacher, images))
             logits = student(_pixels(run.model, images))

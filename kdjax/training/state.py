@@ -1,8 +1,8 @@
 """What changes while a network is trained: arrays, and nothing else."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,8 @@ from jaxtyping import Array
 from kdjax.models import Model
 from kdjax.objective import Term, term_names
 from kdjax.types import Batch, Variables
+
+T = TypeVar("T")
 
 INITIAL_WEIGHTS = 0
 """Stream of the seed that weights are drawn from."""
@@ -72,9 +74,19 @@ def initial_variables(model: Model, shape: Sequence[int], key: Array) -> dict[st
     ValueError if the network has variables that a run could not keep.
     """
     images = jnp.zeros((1, *shape), jnp.uint8)
-    variables = jax.jit(partial(model.init, train=False))(key, images)
+    variables: Any = _drawn(lambda key: model.init(key, images, train=False), key)
     _check_kept(type(model).__name__, variables)
     return variables
+
+
+def _drawn(init: Callable[[Array], T], key: Array) -> T:
+    """`init(key)` in a program that runs once, compiled in a third of the time for that.
+
+    Only traced where no more than shapes are asked for.
+    """
+    if isinstance(key, jax.core.Tracer):
+        return init(key)
+    return jax.jit(init, compiler_options={"xla_backend_optimization_level": 1})(key)
 
 
 def _check_kept(name: str, variables: Variables) -> None:
@@ -132,20 +144,20 @@ def initial_adapters(
     """Variables of the losses that have any, by term name. ValueError if a tap does not fit."""
     batch = _dummy_batch(shape)
 
-    def outputs(model: Model) -> Any:
+    def outputs(model: Model, key: Array) -> Any:
         # Init in training mode would need the device axis; the shapes are the same in eval mode.
         return model.init_with_output(key, batch.image, train=False)[0]
 
-    def init() -> dict[str, Any]:
-        student_outputs = outputs(student)
-        teacher_outputs = None if teacher is None else outputs(teacher)
+    def init(key: Array) -> dict[str, Any]:
+        student_outputs = outputs(student, key)
+        teacher_outputs = None if teacher is None else outputs(teacher, key)
         variables = {}
         for i, (name, term) in enumerate(zip(term_names(terms), terms, strict=True)):
             rngs = {"params": jax.random.fold_in(key, i), "loss": key}
             variables[name] = term.loss.init(rngs, student_outputs, teacher_outputs, batch)
         return variables
 
-    return {name: v for name, v in jax.jit(init)().items() if v}
+    return {name: v for name, v in _drawn(init, key).items() if v}
 
 
 def adapter_shapes(
