@@ -110,7 +110,8 @@ def test_the_loop_is_the_real_one(quick, monkeypatch):
 
     monkeypatch.setattr(module, "make_evaluate", slow)
     subject = subject_of(quick, None)
-    found = whole_loop(subject, quick.runtime, subject.source, 12)
+    found = whole_loop(subject, quick.runtime, subject.source, 12, lambda: time.sleep(0.01))
+    assert 0.01 <= found["seconds_a_step_alone"] < 0.1
     assert found["seconds_a_validation"] > 0.45
     between = quick.student.fit.eval_every * subject.plan.steps_per_epoch
     spread = found["seconds_a_step_with_all"] - found["seconds_a_step"]

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import resource
 import shutil
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from kdjax.training.log import MetricLog, Reporter
 from kdjax.training.loop import Diverged, Job, Preempted, fit
 from kdjax.training.pace import groups
 from kdjax.training.parallel import Devices
+from kdjax.training.plan import Plan
 from kdjax.training.run_directory import RunDirectory, locked, read_json
 from tests.conftest import SPLITS
 from tests.support import TINY, data_files, flip, tiny_fit, tiny_run
@@ -347,3 +349,31 @@ def test_images_that_are_read_while_training_cannot_be_resident(
     digits = DataSet("digits", str(data_directory), SPLITS)
     with pytest.raises(ValueError, match=r"runtime.resident: the training images are too many"):
         run_it(run, tmp_path / "teacher", digits, resident=True)
+
+
+def resident_memory() -> float:
+    """Of this process, in MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+def test_memory_after_ten_thousand_steps_is_that_after_a_few_hundred(
+    data_directory, digits, tmp_path
+):
+    """Once all that a run does has been done: logs, validations and checkpoints among it."""
+    seen = []
+
+    def note() -> bool:
+        seen.append(resident_memory())
+        return False
+
+    plan = Plan.of(tiny_run(data_directory), None, digits.info.sizes["train"])
+    per_epoch = plan.steps_per_epoch
+    long = tiny_fit(epochs=10_000 / per_epoch, eval_every=100 / per_epoch)
+    run_it(tiny_run(data_directory, fit=long), tmp_path, digits, stop=note)
+    early, late = np.median(seen[250:350]), np.median(seen[-100:])
+    print(f"{len(seen):,} steps: {early:.0f} MB, then {late:.0f} MB")
+    assert len(seen) > 9_900
+    assert late < 1.02 * early

@@ -32,7 +32,8 @@ def make_run(**fields) -> Run:
 
 @functools.cache
 def random_teacher():
-    return jax.device_get(initial_variables(TEACHER, SHAPE, jax.random.key(7)))
+    with jax.ensure_compile_time_eval():  # it may be asked for first inside a trace
+        return jax.device_get(initial_variables(TEACHER, SHAPE, jax.random.key(7)))
 
 
 def first_state(run: Run, plan: Plan):

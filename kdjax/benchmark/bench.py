@@ -48,7 +48,7 @@ def benchmark(
     data = None if synthetic else open_experiment_data(experiment)
     validation = data.open("validation") if data else subject.source
     steps = steps_for(loop_seconds, timings["step"].seconds)
-    loop = whole_loop(subject, experiment.runtime, validation, steps)
+    loop = whole_loop(subject, experiment.runtime, validation, steps, own["step"])
     compare = {"against": compared(others, measured)} if others else {}
     return {
         "name": experiment.name,
@@ -57,7 +57,7 @@ def benchmark(
         "timings": {name: asdict(timing) for name, timing in timings.items()},
         "step": _step(subject, timings, counted, dtype),
         **compare,
-        "loop": {**loop, **_speeds(subject, timings, loop)},
+        "loop": {**loop, **_speeds(subject, loop)},
         "first_step_seconds": first_step(experiment, synthetic),
         "memory": _memory(counted),
     }
@@ -105,10 +105,8 @@ def _step(
     return found
 
 
-def _speeds(
-    subject: Subject, timings: Mapping[str, Timing], loop: Mapping[str, float]
-) -> dict[str, float]:
-    batch, alone = subject.run.fit.batch_size, timings["step"].seconds
+def _speeds(subject: Subject, loop: Mapping[str, float]) -> dict[str, float]:
+    batch, alone = subject.run.fit.batch_size, loop["seconds_a_step_alone"]
     return {
         "images_a_second": batch / loop["seconds_a_step"],
         "images_a_second_with_all": batch / loop["seconds_a_step_with_all"],

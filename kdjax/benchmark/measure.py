@@ -51,6 +51,11 @@ def interleaved(programs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[
     }
 
 
+def a_call(program: Callable[[], Any], calls: int) -> float:
+    """Seconds of one, the mean of these, compiled before."""
+    return _timed(program, calls)[0] / calls
+
+
 def load() -> float:
     """Programs that wanted a processor in the last minute, this one among them."""
     return round(os.getloadavg()[0], 2)

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from kdjax.benchmark.measure import a_call
+from kdjax.benchmark.parts import Program
 from kdjax.benchmark.subject import Subject
 from kdjax.data.sources import Source
 from kdjax.evaluation.evaluate import make_evaluate
@@ -27,9 +29,12 @@ def steps_for(seconds: float, step: float) -> int:
 
 
 def whole_loop(
-    subject: Subject, runtime: Runtime, validation: Source, steps: int
+    subject: Subject, runtime: Runtime, validation: Source, steps: int, alone: Program
 ) -> dict[str, Any]:
-    """Seconds of a step in the loop, and what a validation with its checkpoint adds."""
+    """Seconds of a step in the loop, and what a validation with its checkpoint adds.
+
+    `alone` is the step by itself, timed right before and after: the machine may be another by now.
+    """
     per_epoch = subject.plan.steps_per_epoch
     how = dataclasses.replace(
         subject.run.fit, epochs=steps / per_epoch, eval_every=steps / 2 / per_epoch
@@ -48,10 +53,12 @@ def whole_loop(
         passed.append(time.perf_counter())
         return False
 
+    before = a_call(alone, steps // 4)
     with tempfile.TemporaryDirectory() as folder:
         directory = RunDirectory(Path(folder) / run.role)
         job = Job(subject.devices, runtime, Reporter(speaks=False), stop=note)
         fit(run, directory, subject.info, subject.source, job, validate=validate, teacher=teaching)
+    after = a_call(alone, steps // 4)
     # The clock stands before each dispatch but the first. The first half compiles; at its end and
     # at the very end a validation follows.
     dispatches = len(passed)
@@ -63,6 +70,7 @@ def whole_loop(
     return {
         "steps": steps,
         "seconds_a_step": step,
+        "seconds_a_step_alone": (before + after) / 2,
         "seconds_a_validation": max(added, 0.0),
         "seconds_a_step_with_all": step + max(added, 0.0) / every,
         "resident": resident_images(subject.source, runtime.resident, subject.devices) is not None,

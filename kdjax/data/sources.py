@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from kdjax.data import decoded
 from kdjax.data.folder_set import Files, FolderSet
 from kdjax.data.images import BrokenImage, Decoder, Size, image_size
 from kdjax.data.npz_set import NpzSet
@@ -27,6 +28,9 @@ IN_MEMORY_BYTES = 4 * 1024**3
 """A split that decodes to less than this is decoded once and kept."""
 CHUNK = 512
 """Images that are read together where all are."""
+
+SMALL_BYTES = 4096
+"""Encoded images smaller than this are decoded one after the other."""
 
 Stored = TfdsSet | FolderSet | NpzSet
 """A data set of any kind: `name`, `channels` and `size` of its images (None: it does not say),
@@ -90,7 +94,8 @@ class Records:
         encoded, labels = self._encoded.fetch(stored)
         names = map(self._encoded.name, stored)
         images = np.empty((len(encoded), *self._shape), np.uint8)
-        for i, image in enumerate(self._pool.map(self._decode, encoded, names)):
+        many = self._pool.map if _large(encoded) else map
+        for i, image in enumerate(many(self._decode, encoded, names)):
             images[i] = checked(image, self._shape, self._encoded.name(stored[i]))
         return images, labels
 
@@ -177,6 +182,11 @@ class DataSet:
         return Arrays(images, pixels.labels)
 
     def _in_memory(self, split: str, stored: Encoded) -> Arrays:
+        name = _digest(stored.stamp, repr(self._decode))
+        known = decoded.load(name, len(stored), self.shape)
+        return Arrays(*known) if known else self._decode_all(split, stored, name)
+
+    def _decode_all(self, split: str, stored: Encoded, name: str) -> Arrays:
         images = np.empty((len(stored), *self.shape), np.uint8)
         labels = np.empty(len(stored), np.int32)
         broken = {}
@@ -188,6 +198,7 @@ class DataSet:
             else:
                 images[i] = checked(image, self.shape, stored.name(i))
         if not broken:
+            decoded.save(name, images, labels)
             return Arrays(images, labels)
         kept = self._without(split, stored, list(broken))
         return Arrays(images[kept], labels[kept])
@@ -255,7 +266,13 @@ def _decoded(
             indices = range(start, min(start + CHUNK, len(stored)))
             encoded, labels = stored.fetch(indices)
             names = map(stored.name, indices)
-            yield from zip(pool.map(decode.attempt, encoded, names), map(int, labels), strict=True)
+            many = pool.map if _large(encoded) else map
+            yield from zip(many(decode.attempt, encoded, names), map(int, labels), strict=True)
+
+
+def _large(encoded: Sequence[bytes]) -> bool:
+    """Whether decoding in threads is faster; small images spend their time in the interpreter."""
+    return sum(map(len, encoded)) > SMALL_BYTES * len(encoded)
 
 
 def _remembered(stored: Encoded, decode: Decoder) -> list[int]:

@@ -41,8 +41,14 @@ class TfdsSet:
         decoders = {self._image: tfds.decode.SkipDecoding()}
         expression = "+".join(f"{p.split}[{p.start}:{p.stop}]" for p in pieces)
         records = self._builder.as_data_source(expression, decoders=decoders)
-        stamp = f"{self.fingerprint} {expression} {self._builder.data_path}"
+        stamp = f"{self.fingerprint} {expression} {self._files()}"
         return TfdsRecords(records, self._image, self._label, f"{self.name} {expression}", stamp)
+
+    def _files(self) -> str:
+        """Where they lie, their sizes and times: what shows that they were written anew."""
+        folder = self._builder.data_path
+        stats = {path.name: path.stat() for path in sorted(folder.iterdir())}
+        return f"{folder} {[(name, stat.length, stat.mtime) for name, stat in stats.items()]}"
 
     def _fingerprint(self) -> str:
         """Version, configuration, classes, and what is in each file: all that TFDS remembers."""
