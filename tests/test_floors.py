@@ -144,6 +144,12 @@ def test_one_file_speaks_to_orbax():
     assert speakers == ["kdjax.training.checkpoint"]
 
 
+def test_pytorch_is_only_where_it_is_asked_for():
+    speakers = [module for module in MODULES if "torch" in engines(module)]
+    benchmark = ["kdjax.benchmark.torch_networks", "kdjax.benchmark.torch_step"]
+    assert sorted(speakers) == [*benchmark, "kdjax.deploy.torch_files"]
+
+
 def test_one_file_spreads_work_over_devices():
     speakers = [m for m in MODULES if {"pmap", "shard_map"} & set(identifiers(m))]
     assert speakers == ["kdjax.training.parallel"]

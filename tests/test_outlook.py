@@ -296,13 +296,16 @@ def test_the_check_is_the_formula_on_what_was_measured(small, tmp_path):
             check(small, teacher, (8, 8, 1), file)
 
 
-def test_what_is_not_known_is_asked_for(small):
+def test_what_is_not_known_is_asked_for(small, tmp_path):
     with pytest.raises(ValueError, match="--images: how many"):
         subject(small, (8, 8, 1), None)
     with pytest.raises(ValueError, match="--images: 3 are fewer"):
         subject(small, (8, 8, 1), 3)
     with pytest.raises(ValueError, match="--synthetic"):
         subject(small, (8, 0, 1), None)
+    absent = dataclasses.replace(small.data, name="tfds:cifar10", directory=str(tmp_path))
+    with pytest.raises(ValueError, match="not prepared.*To plan without the data, give --synthetic"):
+        subject(dataclasses.replace(small, data=absent), None, None)
     with pytest.raises(ValueError, match="--chips: 3 do not divide"):
         outlook(small, CHIPS["L4"], 3, synthetic=(8, 8, 1), images=1000)
     with pytest.raises(ValueError, match="--chip: 'H900' is not in the table; it has H100"):

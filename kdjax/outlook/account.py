@@ -66,7 +66,12 @@ def subject(
     spec = experiment.teacher
     teacher = load(spec.run, spec.checkpoint).model if spec.run else spec.model
     if synthetic is None:
-        info = open_experiment_data(experiment).info
+        try:
+            info = open_experiment_data(experiment).info
+        except ValueError as error:
+            raise ValueError(
+                f"{error} To plan without the data, give --synthetic HEIGHT WIDTH CHANNELS."
+            ) from error
         return teacher, info.shape, _enough(experiment, images or info.sizes["train"])
     if min(synthetic) < 1:
         raise ValueError(f"--synthetic: {synthetic} is no height, width and channels.")
