@@ -304,7 +304,9 @@ def test_what_is_not_known_is_asked_for(small, tmp_path):
     with pytest.raises(ValueError, match="--synthetic"):
         subject(small, (8, 0, 1), None)
     absent = dataclasses.replace(small.data, name="tfds:cifar10", directory=str(tmp_path))
-    with pytest.raises(ValueError, match="not prepared.*To plan without the data, give --synthetic"):
+    with pytest.raises(
+        ValueError, match=r"not prepared.*To plan without the data, give --synthetic"
+    ):
         subject(dataclasses.replace(small, data=absent), None, None)
     with pytest.raises(ValueError, match="--chips: 3 do not divide"):
         outlook(small, CHIPS["L4"], 3, synthetic=(8, 8, 1), images=1000)
