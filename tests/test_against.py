@@ -55,7 +55,8 @@ def torch_step():
 def experiment(tiny):
     """Labels and teacher on one device."""
     base = tiny()
-    student = dataclasses.replace(base.student, losses=(Term(CrossEntropy()), Term(SoftTarget())))
+    losses = (Term(CrossEntropy()), Term(SoftTarget(temperature=4)))
+    student = dataclasses.replace(base.student, losses=losses)
     runtime = Runtime(devices=1, compilation_cache=False)
     return dataclasses.replace(base, student=student, runtime=runtime, baseline=False)
 
@@ -120,7 +121,9 @@ def test_what_cannot_be_compared_here_is_said_before_anything_is_measured(experi
     with pytest.raises(ValueError, match=r"one device, not 8; add --runtime\.devices 1"):
         check_against(subject_of(eight, None), "torch")
     monkeypatch.setattr("kdjax.benchmark.against.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="torch is not installed"):
+    with pytest.raises(
+        ValueError, match=r"torch: it is not installed; pip install 'kdjax\[torch\]'"
+    ):
         check_against(subject_of(experiment, None), "torch")
 
 

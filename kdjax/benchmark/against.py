@@ -31,7 +31,9 @@ class Rivals:
 def check_against(subject: Subject, framework: Framework) -> None:
     """ValueError for what can be known before anything is measured."""
     if find_spec(framework) is None:
-        raise ValueError(f"--against {framework}: {framework} is not installed; pip install it.")
+        raise ValueError(
+            f"--against {framework}: it is not installed; pip install 'kdjax[{framework}]'."
+        )
     if subject.devices.count > 1:
         raise ValueError(
             f"--against {framework} compares one device, not {subject.devices.count}; "

@@ -140,7 +140,7 @@ def _term(term: Term, place: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         return lambda logits, _, labels: (
             weight * functional.cross_entropy(logits, labels, label_smoothing=smoothing)
         )
-    if isinstance(loss, SoftTarget) and isinstance(loss.temperature, float):
+    if isinstance(loss, SoftTarget) and isinstance(loss.temperature, int | float):
         return _soft_target(weight, loss.temperature)
     raise ValueError(
         f"student.losses.{place}.loss: {type(loss).__name__} is not written for PyTorch here; "

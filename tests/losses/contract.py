@@ -68,6 +68,8 @@ class Spec:
     """Fields without which it cannot work between the two networks of the example."""
     flat: tuple[str, ...] = ()
     """Parameters whose slope is zero, such as a bias before batch norm."""
+    nearly_flat: tuple[str, ...] = ()
+    """Parameters whose slope is the small rest of large ones: rounding differs by machine."""
     slopes_only: tuple[str, ...] = ()
     """Fields that change no value, only the slope by a parameter, such as that of an adversary."""
     teaches: bool = True
@@ -168,8 +170,8 @@ def contract(spec: Spec) -> type:
 
         @every_case
         def test_gradient_is_the_slope_of_the_formula(self, loss, optimized):
-            for ours, expected in slopes_and_formula(spec, loss).values():
-                agree(ours, expected)
+            for name, (ours, expected) in slopes_and_formula(spec, loss).items():
+                agree(ours, expected, 1e-3 if name in spec.nearly_flat else 1e-5)
 
         @every_case
         def test_float32_of_the_right_shape(self, loss):
