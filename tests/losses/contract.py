@@ -159,6 +159,14 @@ def contract(spec: Spec) -> type:
     kind = spec.kind
     default = next(iter(spec.cases.values()))
     every_case = pytest.mark.parametrize("loss", spec.cases.values(), ids=spec.cases)
+    # The cases beyond the first are `slow` where they share all that could fail with it.
+    first_case = pytest.mark.parametrize(
+        "loss",
+        [
+            pytest.param(loss, id=name, marks=[pytest.mark.slow] if i else [])
+            for i, (name, loss) in enumerate(spec.cases.items())
+        ],
+    )
 
     class Contract:
         def test_the_first_case_are_the_defaults(self):
@@ -252,14 +260,14 @@ def contract(spec: Spec) -> type:
             close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
             jax.tree.map(close, stopped, running)
 
-        @every_case
+        @first_case
         def test_extremes_stay_finite(self, loss):
             _check_extremes(loss, "float32")
 
         def test_extremes_in_bfloat16_stay_finite(self):
             _check_extremes(default, "bfloat16")
 
-        @every_case
+        @first_case
         def test_a_batch_of_one_stays_finite(self, loss):
             student, teacher, _ = example(1)
             _check_finite(loss, student, teacher, [0])
