@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from kdjax.models.kernels.shifted import Pads, Pair, shifted
+from kdjax.models.kernels.shifted import Pads, Pair, places, shifted
 from kdjax.models.kernels.sums import product_with_ones
 
 TERMS = 144
@@ -17,14 +17,9 @@ TERMS = 144
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def depthwise(strides: Pair, pads: Pads, x: Array, kernel: Array) -> Array:
     """The sum of shifted images, each times one weight a channel."""
-    padded = jnp.pad(x, ((0, 0), *pads, (0, 0))).astype(jnp.float32)
-    height, width = kernel.shape[:2]
-    rows = (padded.shape[1] - height) // strides[0] + 1
-    columns = (padded.shape[2] - width) // strides[1] + 1
     total = jnp.zeros((), jnp.float32)
-    for i in range(height):
-        for j in range(width):
-            total += shifted(padded, (i, j), strides, (rows, columns)) * kernel[i, j, 0]
+    for i, j, seen in places(x, kernel, strides, pads):
+        total += seen * kernel[i, j, 0]
     return total.astype(x.dtype)
 
 
