@@ -1,6 +1,9 @@
 """The command line as a person meets it: help, typos, exit codes, one-line errors."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,6 +95,16 @@ def test_an_error_is_a_line_or_two(arguments, message, capsys):
     assert re.search(message, err)
     assert len(err.splitlines()) <= 2
     assert err.startswith("kdjax: ")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["data", "show", "--help"]])
+def test_a_reader_that_has_read_enough_is_no_error(arguments):
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [sys.executable, "-m", "kdjax.cli", *arguments]
+    done = subprocess.run(command, stdout=writes, stderr=subprocess.PIPE, text=True)
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_debug_shows_the_traceback(capsys):
