@@ -54,8 +54,17 @@ def to_json(value: Any) -> str:
 
 def from_json(text: str, cls: type[T], source: str = "config") -> T:
     """`from_dict` of text that may be damaged."""
+    return from_dict(_parsed(text, source), cls, source)
+
+
+def read_json(path: Path) -> Any:
+    """ValueError that names the file if it is truncated."""
+    return _parsed(path.read_text(), str(path))
+
+
+def _parsed(text: str, source: str) -> Any:
     try:
-        return from_dict(json.loads(text), cls, source)
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{source} is not readable JSON: {error}") from error
 

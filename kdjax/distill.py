@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 from kdjax import __version__, caching
-from kdjax.config import to_dict
+from kdjax.config import read_json, to_dict
 from kdjax.data.pipeline import first_batches
 from kdjax.data.sources import DataSet
 from kdjax.deploy.export import export
@@ -40,7 +40,7 @@ from kdjax.training.loop import Job, Preempted, Teaching, fit
 from kdjax.training.parallel import Devices, set_up_compilation_cache
 from kdjax.training.preemption import Preemption
 from kdjax.training.processes import agree, connect, meet
-from kdjax.training.run_directory import RunDirectory, locked, read_json, write_json
+from kdjax.training.run_directory import RunDirectory, locked, write_json
 from kdjax.training.state import adapter_shapes
 from kdjax.types import Variables
 

@@ -3,13 +3,12 @@
 import argparse
 import difflib
 import inspect
-import json
 import textwrap
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
-from kdjax.config import from_dict, load_preset, to_dict
+from kdjax.config import from_dict, load_preset, read_json, to_dict
 from kdjax.experiment import Experiment
 
 Config = Callable[..., Experiment]
@@ -28,11 +27,7 @@ def experiment_of(preset: str, arguments: Sequence[str]) -> tuple[Experiment, li
     """
     path = Path(preset)
     if path.suffix == ".json":
-        try:
-            values = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{preset} is not readable JSON: {error}") from error
-        return from_dict(values, Experiment, preset), list(arguments), ""
+        return from_dict(read_json(path), Experiment, preset), list(arguments), ""
     config = load_preset(path)
     try:
         own, rest = _own_arguments(config, arguments)

@@ -311,6 +311,21 @@ def test_a_damaged_file_is_named_and_mended(job, tmp_path):
     assert facts["largest difference"] < caching.TOLERANCE
 
 
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: text[:-20], r"cache\.json is not readable JSON"),
+        (lambda text: text.replace('"examples"', '"images"'), r"cache\.json: .*examples"),
+    ],
+)
+def test_a_cache_that_cannot_be_read_says_what_to_do(damage, message, job, tmp_path):
+    caching.build(with_cache(job, tmp_path / "cache"), tmp_path)
+    path = tmp_path / "cache" / "cache.json"
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(ValueError, match=message + r".*\n.* build the cache anew"):
+        Store(tmp_path / "cache")
+
+
 def test_answers_that_the_teacher_never_gave_are_noticed(job, tmp_path):
     wants = with_cache(job, tmp_path / "cache")
     caching.build(wants, tmp_path)

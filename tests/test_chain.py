@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kdjax.cli import main
-from kdjax.config import from_json, to_json
+from kdjax.config import from_json, read_json, to_json
 from kdjax.distill import distill
 from kdjax.evaluation.load import load
 from kdjax.experiment import ASSISTANTS, Derive, Experiment, Student
@@ -19,7 +19,6 @@ from kdjax.report.page import build, read_job
 from kdjax.rules import validate
 from kdjax.runs import baseline_run, chain, distilled, field_of, roles
 from kdjax.tables import comparison
-from kdjax.training.run_directory import read_json
 from tests.support import TINY, tiny_experiment, tiny_fit
 
 SHAPE = (8, 8, 1)

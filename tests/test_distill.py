@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from kdjax.config import read_json
 from kdjax.distill import distill
 from kdjax.evaluation.load import load
 from kdjax.models import RowLSTM
-from kdjax.training.run_directory import read_json
 from tests.support import TINY
 
 PRESET = '''

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from kdjax.config import read_json
 from kdjax.data.augment import Flip, PadCrop
 from kdjax.data.sources import DataSet
 from kdjax.evaluation.evaluate import make_evaluate
@@ -25,7 +26,7 @@ from kdjax.training.loop import Diverged, Job, Preempted, fit
 from kdjax.training.pace import groups
 from kdjax.training.parallel import Devices
 from kdjax.training.plan import Plan
-from kdjax.training.run_directory import RunDirectory, locked, read_json
+from kdjax.training.run_directory import RunDirectory, locked
 from tests.conftest import SPLITS
 from tests.support import TINY, data_files, flip, tiny_fit, tiny_run
 

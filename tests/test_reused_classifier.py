@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kdjax.cli import main
-from kdjax.config import to_json
+from kdjax.config import read_json, to_json
 from kdjax.deploy.export import load_exported
 from kdjax.distill import distill
 from kdjax.evaluation.load import load
@@ -24,7 +24,6 @@ from kdjax.rules import validate
 from kdjax.runs import baseline_run, student_run
 from kdjax.students.first_weights import first_weights
 from kdjax.training.parallel import fetch
-from kdjax.training.run_directory import read_json
 from kdjax.training.state import initial_variables
 from kdjax.types import Outputs
 from tests.support import TINY, tiny_experiment, tiny_fit

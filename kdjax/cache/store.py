@@ -25,7 +25,7 @@ import numpy as np
 from kdjax import __version__
 from kdjax.cache.answers import record
 from kdjax.cache.origin import Origin, check_same
-from kdjax.config import from_dict, to_dict
+from kdjax.config import from_dict, read_json, to_dict
 from kdjax.experiment import Data
 
 PART_BYTES = 32 * 1024**2
@@ -76,10 +76,12 @@ class Store:
         if not path.is_file():
             raise ValueError(f"{directory} holds no cache; build one with `kdjax cache build`.")
         try:
-            content = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is not readable JSON: {error}") from error
-        self.manifest = from_dict(content, Manifest, str(path))
+            self.manifest = from_dict(read_json(path), Manifest, str(path))
+        except ValueError as error:
+            raise ValueError(
+                f"{error}\nIf another version of kdjax wrote it, build the cache anew, in another "
+                "directory."
+            ) from error
         origin = self.manifest.origin
         self.record = record(origin.kept, origin.model.num_classes, self.manifest.width)
         self._opened = lru_cache(maxsize=OPEN_PARTS)(self.load)

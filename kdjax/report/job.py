@@ -1,6 +1,5 @@
 """A job as a reader finds it on disk: plain numbers, nothing of how they are shown."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, TypeVar
 import cattrs
 import numpy as np
 
+from kdjax.config import read_json
 from kdjax.experiment import ASSISTANTS
 from kdjax.report.history import History, read_history
 
@@ -219,10 +219,7 @@ def _load(path: Path) -> dict[str, Any]:
     """A JSON object; empty if there is no such file."""
     if not path.is_file():
         return {}
-    try:
-        values = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not readable JSON: {error}") from error
+    values = read_json(path)
     if not isinstance(values, dict):
         raise ValueError(f"{path} is damaged: it holds no JSON object.")
     return values

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kdjax import __version__
-from kdjax.config import differences, from_dict, to_dict
+from kdjax.config import differences, from_dict, read_json, to_dict
 from kdjax.data.sources import DataInfo
 from kdjax.experiment import Run
 
@@ -91,14 +91,6 @@ def _identity(run: Run, info: DataInfo) -> dict[str, Any]:
     data = dataclasses.replace(run.data, directory=None)
     run = dataclasses.replace(run, data=data, cache=kept)
     return {**to_dict(run), "data set": to_dict(info)}
-
-
-def read_json(path: Path) -> Any:
-    """ValueError that names the file if it is truncated."""
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not readable JSON: {error}") from error
 
 
 def write_json(path: Path, value: Any) -> None:
