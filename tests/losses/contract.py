@@ -201,13 +201,12 @@ def contract(spec: Spec) -> type:
             assert short.dtype == jnp.float32
             agree(short, long, tolerance=1e-6)
 
-        def test_the_number_of_devices_changes_nothing(self, optimized):
+        def test_the_number_of_devices_changes_nothing(self):
             # Sums in another order: what little is left of a kernel's before batch norm differs
             # by 1e-5 of it, and a device that was forgotten by as much as there is.
             close = functools.partial(agree, tolerance=1e-4)
-            one = on_devices(default, 1, spec.flat)
-            for devices in (2, 4, 8):
-                jax.tree.map(close, on_devices(default, devices, spec.flat), one)
+            few, one = (on_devices(default, devices, spec.flat) for devices in (4, 1))
+            jax.tree.map(close, few, one)
 
         @every_case
         def test_who_sees_whom(self, loss):
