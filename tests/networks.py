@@ -209,6 +209,20 @@ CASES = {
 """The first case of a family is the one whose fields are changed one by one."""
 
 
+VARIANTS = {
+    "resnet_wider_than_its_stem",
+    "resnet_bottleneck",
+    "resnet_imagenet",
+    "resnet_pad",
+    "vgg_dense",
+    "mobilenet_v2_relu",
+    "shufflenet_v2_imagenet",
+    "vit_distilled",
+    "reused_classifier_over_an_embedding",
+}
+"""Cases whose family has another one."""
+
+
 def of_classes(model, count):
     """The network for so many classes; all members of an ensemble have as many."""
     if isinstance(model, Ensemble):

@@ -501,10 +501,9 @@ def test_shape_and_type_stay(kind, dtype, channels):
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_no_view_depends_on_the_number_of_devices(kind):
     """Every transform, behind another one; to the bit where no shares are drawn."""
-    one, two, eight = (on_devices((Flip(), kind()), 5, different(), n) for n in (1, 2, 8))
-    for other in (two, eight):
-        for ours, theirs in zip(*map(jax.tree.leaves, (one, other)), strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-6 if kind is Mixup else 0)
+    found = (on_devices((Flip(), kind()), 5, different(), n) for n in (1, 4))
+    for ours, theirs in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6 if kind is Mixup else 0)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from kdjax.models.summary import flops, parameter_count, stage_shapes, variable_
 from kdjax.students.channels import channels
 from kdjax.students.inherit import nested
 from kdjax.types import AXIS, Outputs
-from tests.networks import CASES, SHAPE, images, labels_by_place, of_classes
+from tests.networks import CASES, SHAPE, VARIANTS, images, labels_by_place, of_classes
 
 OTHER_VALUES = {
     "num_classes": 7,
@@ -144,6 +144,11 @@ PUBLISHED_PARAMETERS = {
 
 FAMILIES = [kind for kind in typing.get_args(Model) if kind is not VisionModel]
 every_case = pytest.mark.parametrize("name", CASES)
+# Variants of a family share what could fail here; with them it takes too long for every day.
+every_family = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in VARIANTS else ()) for name in CASES],
+)
 with_batch_norm = pytest.mark.parametrize("name", [k for k, x in CASES.items() if x.batch_norm])
 
 
@@ -214,7 +219,7 @@ def test_features_and_embedding_have_the_declared_names_order_and_shapes(name):
     assert list(stage_shapes(model, SHAPE).items()) == [*maps.items(), ("embedding", (width,))]
 
 
-@every_case
+@every_family
 def test_bfloat16_computes_in_bfloat16_and_keeps_logits_and_variables_in_float32(name):
     model = CASES[name].model.clone(dtype="bfloat16", sync_batch_norm=False)
     variables = initialised(model)
@@ -275,7 +280,7 @@ def test_preactivations_of_a_wide_resnet_are_what_the_next_batch_norm_makes_of_i
         close(out.preactivations[f"stage{i}"], expected)
 
 
-@every_case
+@every_family
 def test_evaluation_is_deterministic_and_blind_to_the_rest_of_the_batch(name):
     model = CASES[name].model
     variables = initialised(model)
@@ -310,7 +315,7 @@ def test_training_moves_every_running_statistic_and_evaluation_reads_them(name):
     assert not np.allclose(evaluate(model, variables, images(8)).logits, moved.logits)
 
 
-@every_case
+@every_family
 def test_the_gradient_reaches_every_parameter(name):
     model = CASES[name].model.clone(sync_batch_norm=False)
     variables = initialised(model)
@@ -342,14 +347,14 @@ def test_the_class_head_learns_alone_and_both_heads_answer():
     close(evaluation.logits, (ours + theirs) / 2)
 
 
-@every_case
+@every_family
 def test_bytes_and_fractions_are_the_same_pixels(name):
     model = CASES[name].model
     x = images(8)
     close(*(evaluate(model, initialised(model), pixels) for pixels in (x, x / np.float32(255))))
 
 
-@every_case
+@every_family
 def test_normalisation_happens_inside(name):
     mean, std = (0.1, 0.4, 0.6), (0.2, 0.3, 0.5)
     plain = CASES[name].model.clone(mean=(0.0,), std=(1.0,))

@@ -36,10 +36,15 @@ def random_teacher():
         return jax.device_get(initial_variables(TEACHER, SHAPE, jax.random.key(7)))
 
 
+@functools.cache
+def fresh_variables(model: Model):
+    return jax.device_get(initial_variables(model, SHAPE, jax.random.key(3)))
+
+
 def first_state(run: Run, plan: Plan):
     key = jax.random.key(3)
     adapters = initial_adapters(plan.terms, run.model, TEACHER, SHAPE, key)
-    fresh = initial_variables(run.model, SHAPE, key)
+    fresh = fresh_variables(run.model)
     variables = first_weights(TEACHER, random_teacher(), run.model, fresh, None, SHAPE, list)
     ema = run.fit.ema_decay is not None
     return initial_state(variables, adapters, len(plan.terms), plan.optimizer(), ema)

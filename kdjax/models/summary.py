@@ -4,6 +4,7 @@ Nothing is computed: no weights are allocated and no device is touched. Must not
 network: it sees a forward pass as abstract shapes and a list of primitive operations.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -26,6 +27,7 @@ def parameter_count(model: VisionModel, shape: Shape) -> int:
     return sum(math.prod(leaf.shape) for leaf in leaves)
 
 
+@functools.lru_cache(maxsize=64)  # whoever plans or derives asks about a network many times
 def abstract_variables(model: VisionModel, shape: Shape) -> Variables:
     """Every array of the network as a shape."""
     key = jax.eval_shape(lambda: jax.random.key(0))

@@ -40,6 +40,7 @@ def outlook(
     teacher, shape, examples = subject(experiment, synthetic, images)
     works = workloads(experiment, teacher, shape, examples)
     role = next(iter(distilled(experiment)))
+    at = _row(works, role, chip, chips, price)
     fitting = [n for n in SCALES if all(divides(work, n) for work in works.values())]
     sizes = {n: workloads(experiment, teacher, shape, n) for n in IMAGES if n >= _least(works)}
     return {
@@ -53,7 +54,7 @@ def outlook(
         "dtype": works[role].student.dtype,
         "by_chips": [_row(works, role, chip, n, price) for n in fitting],
         "by_images": [_row(sizes[n], role, chip, chips, price) for n in sizes],
-        "at": _row(works, role, chip, chips, price),
+        "at": at,
         "details": _details(works, role, chip, chips),
     }
 

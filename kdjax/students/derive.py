@@ -3,6 +3,7 @@
 Must not know weights, nor any one family: every network says itself how it shrinks.
 """
 
+import functools
 from collections.abc import Callable
 
 from kdjax.models import Model
@@ -33,6 +34,7 @@ def derive_within(
     """
     if not 0 < share <= 1:
         raise ValueError(f"{share!r} cannot work; give the share to keep, in (0, 1].")
+    cost = functools.cache(cost)  # neighbouring widths are often the same network
     budget = share * cost(teacher)
     narrow, wide = 0.0, 1.0
     best = derive(teacher, depth=depth)

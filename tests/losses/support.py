@@ -64,6 +64,12 @@ def example(examples=EXAMPLES):
     return student, teacher, batch_of(labels)
 
 
+# Compiling takes far longer than running.
+quickly_compiled = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)
+
+
 @functools.cache
 def own_variables(loss):
     """The loss's own variables, with no parameter at a value that hides mistakes.
@@ -80,11 +86,13 @@ def own_variables(loss):
         return rng.uniform(-0.5, 1.0, leaf.shape).astype(leaf.dtype)
 
     with jax.ensure_compile_time_eval():  # even while what needs them is compiled
-        variables = jax.jit(loss.init)(rngs, *example())
+        variables = jax.eval_shape(loss.init, rngs, *example())
+        if not variables.keys() <= {"params", "batch_stats"}:  # of others the values count
+            variables = quickly_compiled(loss.init)(rngs, *example())
         drawn = jax.tree.map(draw, dict(variables))
         if "memory" in variables:
             drawn["memory"] = variables["memory"]
-            step = jax.jit(functools.partial(loss.apply, rngs=rngs, mutable=list(MUTABLE)))
+            step = quickly_compiled(functools.partial(loss.apply, rngs=rngs, mutable=list(MUTABLE)))
             drawn["memory"] = step(drawn, *example(EXAMPLES + 2))[1]["memory"]
     if loss.reads_classifier:
         kernel = rng.normal(size=(TEACHER_WIDTH, CLASSES)).astype(np.float32)
@@ -202,15 +210,18 @@ def flat_float64(tree, prefix=""):
     }
 
 
-def finite_differences(function, arrays, step=6e-6):
+def finite_differences(function, arrays, step=6e-6, most=None):
     """The gradient of a scalar function of a dictionary of arrays, by central differences.
 
-    The step is the cube root of the precision: rounding and curvature weigh alike.
+    The step is the cube root of the precision: rounding and curvature weigh alike. Of an array of
+    more than `most` numbers so many are moved, drawn at random; the others' slopes are NaN.
     """
-    gradients = {}
+    rng, gradients = np.random.default_rng(3), {}
     for name, array in arrays.items():
-        gradient = np.zeros_like(array)
-        for i in np.ndindex(array.shape):
+        gradient = np.full_like(array, np.nan)
+        places = list(np.ndindex(array.shape))
+        for i in places if most is None else rng.permutation(places)[:most].tolist():
+            i = tuple(i)
             ends = []
             for sign in (1, -1):
                 moved = array.copy()
