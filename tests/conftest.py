@@ -1,6 +1,9 @@
 """Eight fake CPU devices for every test, and the checks that only tests pay for."""
 
+import gc
 import os
+
+gc.set_threshold(50_000, 20, 20)  # traces are large heaps of what stays; looking through them costs
 
 # XLA's thread pool must hold a collective of eight devices on a machine with two cores.
 os.environ.setdefault("NPROC", "16")
@@ -31,6 +34,7 @@ def forget_programs():
     """Each program holds maps of memory, of which a process may have some 65,000, and then dies."""
     yield
     jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

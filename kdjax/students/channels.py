@@ -7,7 +7,8 @@ squeeze-and-excite gates, concatenations, shuffles, zero padding, flattened maps
 computed and no family is known.
 """
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -50,9 +51,10 @@ POSITIONAL = frozenset({"sort", "rev", "cumsum", "cumprod", "cummax", "cummin", 
 """Operations that keep a shape and yet mix positions."""
 
 
+@functools.lru_cache(maxsize=64)
 def channels(
     model: VisionModel, shape: Shape, whole_groups: frozenset[Path] = frozenset()
-) -> dict[Axis, Labels]:
+) -> Mapping[Axis, Labels]:
     """The labels along every axis that holds channels; equal labels are one channel.
 
     Those of the image, which nothing writes, and classes are no channels: they are never cut.

@@ -10,22 +10,39 @@ from jaxtyping import Array, Float
 
 from kdjax.models.kernels.depthwise import depthwise
 from kdjax.models.kernels.few_channels import MOST_TERMS, few_channels
-from kdjax.models.kernels.shifted import Pair
+from kdjax.models.kernels.shifted import Pads, Pair
+
+STATIC = ("lhs_dilation", "rhs_dilation", "dimension_numbers", "feature_group_count", "precision")
 
 
 def convolution(
     x: Float[Array, "b H W c"],
     kernel: Float[Array, "k l i o"],
     strides: Sequence[int],
-    padding: str | Sequence[Pair],
+    padding: str | Sequence[Sequence[int]],
+    **others: Any,
+) -> Float[Array, "b h w o"]:
+    """`jax.lax.conv_general_dilated` with the arguments `nn.Conv` gives it."""
+    if not isinstance(padding, str):
+        (top, bottom), (left, right) = padding
+        padding = (top, bottom), (left, right)
+    return _convolution(x, kernel, (strides[0], strides[1]), padding, **others)
+
+
+# Every network has many of the same size: each is traced once.
+@functools.partial(jax.jit, inline=True, static_argnums=(2, 3), static_argnames=STATIC)
+def _convolution(
+    x: Array,
+    kernel: Array,
+    strides: Pair,
+    padding: str | Pads,
     *,
-    lhs_dilation: Sequence[int],
-    rhs_dilation: Sequence[int],
+    lhs_dilation: Pair,
+    rhs_dilation: Pair,
     dimension_numbers: Any,
     feature_group_count: int,
     precision: Any,
-) -> Float[Array, "b h w o"]:
-    """`jax.lax.conv_general_dilated` with the arguments `nn.Conv` gives it."""
+) -> Array:
     plain = functools.partial(
         jax.lax.conv_general_dilated,
         window_strides=strides,
@@ -39,14 +56,13 @@ def convolution(
     height, width, inputs, outputs = kernel.shape
     if isinstance(padding, str) or any(d != 1 for d in (*lhs_dilation, *rhs_dilation)):
         return plain(x, kernel)
-    pads, steps = (tuple(padding[0]), tuple(padding[1])), (strides[0], strides[1])
     form: Callable[[Array, Array], Array]
     if feature_group_count == outputs == x.shape[-1] and inputs == 1:
-        form = functools.partial(depthwise, steps, pads)
-    elif feature_group_count == 1 and height == width == 1 and pads == ((0, 0), (0, 0)):
-        form = functools.partial(_pointwise, steps)
+        form = functools.partial(depthwise, strides, padding)
+    elif feature_group_count == 1 and height == width == 1 and padding == ((0, 0), (0, 0)):
+        form = functools.partial(_pointwise, strides)
     elif feature_group_count == 1 and height * width * inputs <= MOST_TERMS:
-        form = functools.partial(few_channels, steps, pads)
+        form = functools.partial(few_channels, strides, padding)
     else:
         return plain(x, kernel)
     return jax.lax.platform_dependent(x, kernel, cpu=form, default=plain)
