@@ -110,12 +110,13 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code. Errors are a line or two on stderr, or all with `--debug`."""
     try:
-        code = _run(list(sys.argv[1:] if argv is None else argv))
-        sys.stdout.flush()
+        try:
+            return _run(list(sys.argv[1:] if argv is None else argv))
+        finally:  # a command's help exits
+            sys.stdout.flush()
     except BrokenPipeError:  # whoever read, such as `head`, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         return EXIT_FAILED
-    return code
 
 
 def _run(arguments: list[str]) -> int:

@@ -38,7 +38,8 @@ def random_teacher():
 
 @functools.cache
 def fresh_variables(model: Model):
-    return jax.device_get(initial_variables(model, SHAPE, jax.random.key(3)))
+    with jax.ensure_compile_time_eval():
+        return jax.device_get(initial_variables(model, SHAPE, jax.random.key(3)))
 
 
 def first_state(run: Run, plan: Plan):
