@@ -395,3 +395,15 @@ def test_memory_after_ten_thousand_steps_is_that_after_a_few_hundred(
     print(f"held {held:.0f}, then {held_at_last:.0f} MB; used {used:.1f}, then {used_at_last:.1f}")
     assert used_at_last < 1.02 * used
     assert held_at_last < 1.1 * held
+
+
+def test_a_job_log_gets_a_line_a_minute_where_validations_are_far_apart(monkeypatch, capsys):
+    clock = iter(range(0, 10_000, 25))  # seconds between two looks at it
+    monkeypatch.setattr("kdjax.training.log.time.monotonic", lambda: next(clock))
+    reporter = Reporter()
+    reporter.start("teacher", 0, 100)
+    for step in range(1, 13):
+        reporter.step(step, {"epoch": 0.1, "loss": 1.0, "terms": {}, "images_per_second": 7})
+    lines = capsys.readouterr().err.splitlines()
+    assert 1 < len(lines) < 6
+    assert all("images/s  ETA " in line and line.startswith("teacher   step ") for line in lines)

@@ -68,8 +68,15 @@ def _event_writer(directory: Path, resumed_at: int) -> Any:
     return SummaryWriter(str(directory), purge_step=resumed_at + 1)
 
 
+SILENCE = 60.0
+"""Seconds after which a job log gets a line though nothing was validated."""
+
+
 class Reporter:
-    """Progress on stderr: a live line on a terminal, a plain line per validation elsewhere."""
+    """Progress on stderr: a live line on a terminal; elsewhere plain ones, one per validation.
+
+    Where validations are far apart there is one a minute, too.
+    """
 
     def __init__(self, *, speaks: bool = True) -> None:
         """Only one of several processes speaks."""
@@ -79,10 +86,11 @@ class Reporter:
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._name, self._steps, self._status = "", 0, ""
-        self._began, self._first = time.monotonic(), 0
+        self._began, self._first, self._said = time.monotonic(), 0, time.monotonic()
 
     def say(self, text: str) -> None:
         """One line."""
+        self._said = time.monotonic()
         if self._speaks:
             self._console.print(text, markup=False)
 
@@ -110,18 +118,20 @@ class Reporter:
         self._status = f"epoch {values['epoch']:.1f}  loss {values['loss']:.3f}  {terms}{fast}"
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=step, status=self._status)
+        elif self._speaks and time.monotonic() - self._said > SILENCE:
+            self._say_where(step)
 
     def validated(self, step: int, metrics: Mapping[str, float]) -> None:
         """A validation."""
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=step)
         elif self._speaks:
-            rate = (time.monotonic() - self._began) / max(1, step - self._first)
-            left = rate * (self._steps - step)
-            self.say(
-                f"{self._name:<9} step {step}/{self._steps}  {self._status}  "
-                f"validation top-1 {metrics['top1']:.2%}  ETA {_clock(left)}"
-            )
+            self._say_where(step, f"validation top-1 {metrics['top1']:.2%}  ")
+
+    def _say_where(self, step: int, more: str = "") -> None:
+        rate = (time.monotonic() - self._began) / max(1, step - self._first)
+        left = _clock(rate * (self._steps - step))
+        self.say(f"{self._name:<9} step {step}/{self._steps}  {self._status}  {more}ETA {left}")
 
     def stop(self) -> None:
         """The run ended, well or not."""
