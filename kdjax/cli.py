@@ -155,7 +155,7 @@ def _guarded(name: str, arguments: list[str], debug: bool) -> int:
         print("kdjax: interrupted; the same command goes on from here.", file=sys.stderr)
         return EXIT_FAILED
     except BrokenPipeError:
-        raise
+        raise  # to `main`
     except Exception as error:
         if debug:
             traceback.print_exc()
