@@ -25,10 +25,10 @@ from kdjax.data.sources import Arrays, DataInfo, DataSet
 from kdjax.evaluation.evaluate import make_evaluate
 from kdjax.evaluation.load import load
 from kdjax.experiment import Data, Derive, Fit, Run, Runtime, TeacherReference
+from kdjax.experiment.objective import Term
+from kdjax.experiment.optim import SGD, Cosine
 from kdjax.losses import CrossEntropy, SoftTarget
 from kdjax.models import ResNet, SmallCNN
-from kdjax.objective import Term
-from kdjax.optim import SGD, Cosine
 from kdjax.students.derive import derive
 from kdjax.students.first_weights import first_weights
 from kdjax.training.log import Reporter

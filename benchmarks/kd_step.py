@@ -8,12 +8,12 @@ import jax
 import numpy as np
 
 from kdjax.experiment import Data, Fit, Run
+from kdjax.experiment.objective import Term
+from kdjax.experiment.optim import SGD, Constant
 from kdjax.losses import CrossEntropy, SoftTarget
 from kdjax.models import NAMED, Model, SmallCNN
-from kdjax.objective import Term
-from kdjax.optim import SGD, Constant
 from kdjax.training.parallel import Devices
-from kdjax.training.plan import Plan
+from kdjax.training.recipe import Recipe
 from kdjax.training.state import Fixed, initial_adapters, initial_state, initial_variables
 from kdjax.training.step import make_train_step
 from kdjax.types import Batch
@@ -38,14 +38,14 @@ def distillation_step(pair: Pair, batch: Batch, options: dict[str, str] | None) 
     terms = (Term(CrossEntropy()), Term(SoftTarget()))
     fit = Fit(batch_size=pair.batch, optimizer=SGD(), schedule=Constant(peak=1e-9))
     run = Run(role="student", seed=0, data=Data(), model=pair.student, losses=terms, fit=fit)
-    plan, key = Plan.of(run, pair.teacher, 50_000), jax.random.key(0)
+    recipe, key = Recipe.of(run, pair.teacher, 50_000), jax.random.key(0)
     weights = [jax.device_get(initial_variables(model, pair.shape, key)) for model in pair[:2]]
-    adapters = initial_adapters(plan.terms, pair.student, pair.teacher, pair.shape, key)
-    state = initial_state(weights[1], adapters, len(terms), plan.optimizer(), ema=False)
+    adapters = initial_adapters(recipe.terms, pair.student, pair.teacher, pair.shape, key)
+    state = initial_state(weights[1], adapters, len(terms), recipe.optimizer(), ema=False)
     devices = Devices(count=1)
     state = devices.replicate(jax.device_get(state))
     rest = Fixed(devices.replicate(weights[0])), devices.split(batch)
-    spread = devices.spread(make_train_step(plan), donate=True)
+    spread = devices.spread(make_train_step(recipe), donate=True)
     step = spread.lower(state, *rest).compile(compiler_options=options)
 
     def once() -> None:

@@ -35,6 +35,8 @@ import jax
 import numpy as np
 
 from kdjax.experiment import Data, Fit, Run
+from kdjax.experiment.objective import Term
+from kdjax.experiment.optim import SGD, Constant
 from kdjax.losses import (
     DML,
     RKD,
@@ -47,10 +49,8 @@ from kdjax.losses import (
 )
 from kdjax.models import NAMED, Ensemble, Model, ViT
 from kdjax.models.reused_classifier import reusing
-from kdjax.objective import Term
-from kdjax.optim import SGD, Constant
 from kdjax.training.parallel import Devices
-from kdjax.training.plan import Plan
+from kdjax.training.recipe import Recipe
 from kdjax.training.state import Fixed, initial_adapters, initial_state, initial_variables
 from kdjax.training.step import make_train_step
 from kdjax.types import Batch
@@ -77,16 +77,16 @@ class Program:
         terms = tuple(map(Term, (CrossEntropy(), *shown)))
         still = Fit(batch_size=batch_size, optimizer=SGD(), schedule=Constant(peak=1e-9))
         run = Run(role="student", seed=0, data=Data(), model=student, losses=terms, fit=still)
-        plan, key = Plan.of(run, TEACHER, EXAMPLES), jax.random.key(0)
-        adapters = initial_adapters(plan.terms, student, TEACHER, SHAPE, key)
-        state = initial_state(weights(student), adapters, len(terms), plan.optimizer(), ema=False)
+        recipe, key = Recipe.of(run, TEACHER, EXAMPLES), jax.random.key(0)
+        adapters = initial_adapters(recipe.terms, student, TEACHER, SHAPE, key)
+        state = initial_state(weights(student), adapters, len(terms), recipe.optimizer(), ema=False)
         devices = Devices(count=1)
         self.state = devices.replicate(jax.device_get(state))
         self.rest = (
             Fixed(devices.replicate(weights(TEACHER))),
             devices.split(random_batch(batch_size)),
         )
-        step = devices.spread(make_train_step(plan), donate=True)
+        step = devices.spread(make_train_step(recipe), donate=True)
         self.step = step.compile(self.state, *self.rest)
 
     def bytes(self) -> int:

@@ -12,9 +12,8 @@ generation (Furlanello et al., 2018, arXiv:1805.04770):
 from typing import Annotated, Literal
 
 from kdjax.data.augment import PadCrop
-from kdjax.experiment import Data, Derive, Experiment, Fit, Student, Teacher
+from kdjax.experiment import SGD, Cosine, Data, Derive, Experiment, Fit, Student, Teacher
 from kdjax.models import SmallCNN
-from kdjax.optim import SGD, Cosine
 
 
 def config(

@@ -25,7 +25,7 @@ Published numbers of other recipes than this one are marked so in their source.
 from typing import Annotated, Literal, NamedTuple
 
 from kdjax.data.augment import Flip, PadCrop
-from kdjax.experiment import Data, Experiment, Fit, Published, Student, Teacher
+from kdjax.experiment import SGD, Data, Experiment, Fit, Published, Steps, Student, Teacher, Term
 from kdjax.losses import (
     AB,
     CC,
@@ -56,8 +56,6 @@ from kdjax.losses import (
     SoftTarget,
 )
 from kdjax.models import NAMED, Model
-from kdjax.objective import Term
-from kdjax.optim import SGD, Steps
 
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 

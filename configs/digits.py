@@ -4,11 +4,9 @@ kdjax distill configs/digits.py
 """
 
 from kdjax.data.augment import PadCrop
-from kdjax.experiment import Data, Derive, Experiment, Fit, Student, Teacher
+from kdjax.experiment import SGD, Cosine, Data, Derive, Experiment, Fit, Student, Teacher, Term
 from kdjax.losses import CrossEntropy, SoftTarget
 from kdjax.models import SmallCNN
-from kdjax.objective import Term
-from kdjax.optim import SGD, Cosine
 
 
 def config() -> Experiment:

@@ -8,11 +8,9 @@ student 89.43 %. No gain in so few epochs.
 """
 
 from kdjax.data.augment import Flip
-from kdjax.experiment import Data, Derive, Experiment, Fit, Student, Teacher
+from kdjax.experiment import SGD, Cosine, Data, Derive, Experiment, Fit, Student, Teacher, Term
 from kdjax.losses import CrossEntropy, SoftTarget
 from kdjax.models import SmallCNN
-from kdjax.objective import Term
-from kdjax.optim import SGD, Cosine
 
 
 def config() -> Experiment:

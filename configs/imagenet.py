@@ -15,11 +15,9 @@ alone is torchvision's ResNet-18 and is not trained again; `--baseline True` doe
 from typing import Annotated, Literal
 
 from kdjax.data.augment import Flip, RandomResizedCrop
-from kdjax.experiment import Data, Experiment, Fit, Published, Student, Teacher
+from kdjax.experiment import SGD, Data, Experiment, Fit, Published, Steps, Student, Teacher, Term
 from kdjax.losses import CRD, DIST, DKD, AttentionTransfer, CrossEntropy, Ramp, ReviewKD, SoftTarget
 from kdjax.models import NAMED
-from kdjax.objective import Term
-from kdjax.optim import SGD, Steps
 
 LABELS = Term(CrossEntropy())
 DKD_TERM = Term(DKD(beta=0.5, temperature=1.0), 1.0, Ramp(epochs=1))

@@ -5,11 +5,9 @@ kdjax ensemble split runs/mutual/teacher --member 0 --out runs/first
 """
 
 from kdjax.data.augment import PadCrop
-from kdjax.experiment import Data, Experiment, Fit, Teacher
+from kdjax.experiment import SGD, Cosine, Data, Experiment, Fit, Teacher, Term
 from kdjax.losses import DML
 from kdjax.models import Ensemble, SmallCNN
-from kdjax.objective import Term
-from kdjax.optim import SGD, Cosine
 
 
 def config() -> Experiment:

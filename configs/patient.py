@@ -14,11 +14,21 @@ size, 224x224. Fewer epochs, `--student.fit.epochs 300`, cost accuracy: patience
 from typing import Annotated, Literal
 
 from kdjax.data.augment import Flip, Mixup, PadCrop, RandomResizedCrop
-from kdjax.experiment import Data, Derive, Experiment, Fit, Published, Student, Teacher
+from kdjax.experiment import (
+    SGD,
+    AdamW,
+    Cosine,
+    Data,
+    Derive,
+    Experiment,
+    Fit,
+    Published,
+    Student,
+    Teacher,
+    Term,
+)
 from kdjax.losses import SoftTarget
 from kdjax.models import NAMED, SmallCNN
-from kdjax.objective import Term
-from kdjax.optim import SGD, AdamW, Cosine
 
 MATCH = (Term(SoftTarget(temperature=1.0)),)
 

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 
 from kdjax.experiment import Data, Experiment, Fit, Run, Runtime, Student, Teacher
+from kdjax.experiment.objective import Term
+from kdjax.experiment.optim import SGD, Cosine
+from kdjax.experiment.runs import teacher_run
 from kdjax.losses import CrossEntropy
 from kdjax.models import SmallCNN
-from kdjax.objective import Term
-from kdjax.optim import SGD, Cosine
-from kdjax.runs import teacher_run
 
 TINY = SmallCNN(widths=(4, 8), hidden=16, mean=(0.305,), std=(0.376,))
 

@@ -7,16 +7,16 @@ import jax
 import pytest
 from rich.console import Console
 
-from kdjax import tables
 from kdjax.benchmark.against import Rivals, check_against, compared, rivals
 from kdjax.benchmark.measure import Timing
 from kdjax.benchmark.parts import step_program
 from kdjax.benchmark.subject import subject_of
+from kdjax.commands import tables
 from kdjax.experiment import Runtime
+from kdjax.experiment.objective import Term
+from kdjax.experiment.optim import DOT, SGD, AdamW, Constant
 from kdjax.losses import DKD, CrossEntropy, SoftTarget
 from kdjax.models import MobileNetV2, ResNet, SmallCNN, ViT, WideResNet
-from kdjax.objective import Term
-from kdjax.optim import DOT, SGD, AdamW, Constant
 from kdjax.training.state import initial_variables
 from tests.networks import MOBILENET_V2
 

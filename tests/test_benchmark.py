@@ -12,8 +12,8 @@ from kdjax.benchmark.picture import draw, shares
 from kdjax.benchmark.subject import subject_of
 from kdjax.benchmark.whole_loop import steps_for, whole_loop
 from kdjax.cli import main
+from kdjax.experiment.objective import Term
 from kdjax.losses import AttentionTransfer, CrossEntropy
-from kdjax.objective import Term
 
 
 class Clock:
@@ -113,7 +113,7 @@ def test_the_loop_is_the_real_one(quick, monkeypatch):
     found = whole_loop(subject, quick.runtime, subject.source, 12, lambda: time.sleep(0.01))
     assert 0.01 <= found["seconds_a_step_alone"] < 0.1
     assert found["seconds_a_validation"] > 0.45
-    between = quick.student.fit.eval_every * subject.plan.steps_per_epoch
+    between = quick.student.fit.eval_every * subject.recipe.steps_per_epoch
     spread = found["seconds_a_step_with_all"] - found["seconds_a_step"]
     assert spread == pytest.approx(found["seconds_a_validation"] / between)
 

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from benchmarks import losses as costs
-from kdjax.config import load_preset
 from kdjax.data.augment import Mixup
+from kdjax.experiment.json import load_preset
+from kdjax.experiment.objective import Term, for_examples
+from kdjax.experiment.optim import SGD
+from kdjax.experiment.presets import experiment_of
+from kdjax.experiment.rules import validate
+from kdjax.experiment.runs import baseline_run, student_run
 from kdjax.losses import Loss, SimKD, SoftTarget
 from kdjax.models import NAMED, ReusedClassifier
 from kdjax.models.summary import output_shapes, parameter_count
-from kdjax.objective import Term, for_examples
-from kdjax.optim import SGD
-from kdjax.presets import experiment_of
-from kdjax.rules import validate
-from kdjax.runs import baseline_run, student_run
 from kdjax.training.state import adapter_shapes
 
 ROOT = Path(__file__).parent.parent

@@ -10,15 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdjax import caching
 from kdjax.cache.answers import decode, encode, error_bound, record
 from kdjax.cache.reads import reads
 from kdjax.cache.store import Filling, Part, Store, from_records, to_records
 from kdjax.cli import main
 from kdjax.data.augment import Flip, Mixup, PadCrop
-from kdjax.distill import distill, train
 from kdjax.evaluation.load import load
 from kdjax.experiment import Cache
+from kdjax.experiment.objective import Term
+from kdjax.experiment.rules import validate
+from kdjax.jobs import cache as caching
+from kdjax.jobs.distill import distill, train
 from kdjax.losses import (
     DKD,
     PKT,
@@ -30,8 +32,6 @@ from kdjax.losses import (
     Loss,
     SoftTarget,
 )
-from kdjax.objective import Term
-from kdjax.rules import validate
 from kdjax.types import Outputs
 from tests.support import TINY, largest_difference
 from tests.training import TEACHER

@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 
 from kdjax.cli import main
-from kdjax.config import from_json, read_json, to_json
-from kdjax.distill import distill
+from kdjax.commands.flags import parse_with_preset
+from kdjax.commands.tables import comparison
 from kdjax.evaluation.load import load
 from kdjax.experiment import ASSISTANTS, Derive, Experiment, Student
-from kdjax.flags import parse_with_preset
+from kdjax.experiment.json import from_json, read_json, to_json
+from kdjax.experiment.objective import Term
+from kdjax.experiment.presets import load_experiment
+from kdjax.experiment.rules import validate
+from kdjax.experiment.runs import baseline_run, chain, distilled, field_of, roles
+from kdjax.jobs.distill import distill
 from kdjax.losses import SoftTarget
-from kdjax.objective import Term
-from kdjax.presets import load_experiment
 from kdjax.report.page import build, read_job
-from kdjax.rules import validate
-from kdjax.runs import baseline_run, chain, distilled, field_of, roles
-from kdjax.tables import comparison
 from tests.support import TINY, tiny_experiment, tiny_fit
 
 SHAPE = (8, 8, 1)

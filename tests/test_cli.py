@@ -10,13 +10,13 @@ import pytest
 from rich.console import Console
 
 from kdjax.cli import COMMANDS, main
+from kdjax.commands.flags import parse_with_preset, with_named_models
 from kdjax.commands.preset_flags import ShowFlags
-from kdjax.config import to_json
+from kdjax.commands.tables import comparison
 from kdjax.experiment import Experiment
-from kdjax.flags import parse_with_preset, with_named_models
-from kdjax.presets import experiment_of, load_experiment
-from kdjax.rules import validate
-from kdjax.tables import comparison
+from kdjax.experiment.json import to_json
+from kdjax.experiment.presets import experiment_of, load_experiment
+from kdjax.experiment.rules import validate
 
 ROOT = Path(__file__).parent.parent
 DIGITS = str(ROOT / "configs" / "digits.py")

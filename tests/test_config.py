@@ -13,7 +13,6 @@ import typing
 import flax.linen as nn
 import pytest
 
-from kdjax.config import differences, from_dict, from_json, load_preset, to_dict, to_json
 from kdjax.data.augment import (
     Augmentation,
     AutoAugment,
@@ -27,6 +26,7 @@ from kdjax.data.augment import (
     RandomResizedCrop,
 )
 from kdjax.experiment import (
+    Copied,
     Data,
     Derive,
     Experiment,
@@ -35,11 +35,14 @@ from kdjax.experiment import (
     Published,
     Run,
     Runtime,
-    Source,
     Student,
     Teacher,
     TeacherReference,
 )
+from kdjax.experiment.json import differences, from_dict, from_json, load_preset, to_dict, to_json
+from kdjax.experiment.objective import Term
+from kdjax.experiment.optim import AdamW, Constant, Optimizer, Schedule, Steps
+from kdjax.experiment.rules import check_views, validate
 from kdjax.losses import (
     DKD,
     WSLD,
@@ -52,9 +55,6 @@ from kdjax.losses import (
     SoftTarget,
 )
 from kdjax.models import NAMED, Model, ResNet, SmallCNN, VisionModel
-from kdjax.objective import Term
-from kdjax.optim import AdamW, Constant, Optimizer, Schedule, Steps
-from kdjax.rules import check_views, validate
 
 PLAIN = Experiment(name="plain")
 
@@ -108,7 +108,7 @@ RUN = Run(
     fit=FULL.teacher.fit,
     teacher=TeacherReference(run="../teacher", step=12, digest="abc"),
     inherit=Derive(),
-    sources=(Source(run="/a", step=3, digest="def", member=1), Source(run="/b", step=0, digest="")),
+    copied=(Copied(run="/a", step=3, digest="def", member=1), Copied(run="/b", step=0, digest="")),
 )
 
 
@@ -561,8 +561,8 @@ def test_rules_for_parts_that_are_not_used_do_not_apply():
 def test_validation_touches_no_device():
     program = (
         "from kdjax.experiment import Experiment\n"
-        "from kdjax.rules import validate\n"
-        "from kdjax.config import from_json, to_json\n"
+        "from kdjax.experiment.rules import validate\n"
+        "from kdjax.experiment.json import from_json, to_json\n"
         "validate(from_json(to_json(Experiment(name='x')), Experiment))\n"
         "import jax\n"
         "try:\n"

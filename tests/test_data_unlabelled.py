@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from kdjax.distill import distill, train
 from kdjax.evaluation.of_run import evaluate_run
 from kdjax.experiment import Derive, Student, Teacher
+from kdjax.experiment.objective import Term
+from kdjax.experiment.rules import check_unlabelled
+from kdjax.jobs.distill import distill, train
 from kdjax.losses import DKD, CrossEntropy, SoftTarget
-from kdjax.objective import Term
-from kdjax.rules import check_unlabelled
 from tests.support import TINY, tiny_fit
 
 SOFT = (Term(SoftTarget(temperature=4.0)),)

@@ -12,12 +12,12 @@ import pytest
 from kdjax import load
 from kdjax.cli import main
 from kdjax.data.pipeline import first_batches
-from kdjax.derivation import derive_run
 from kdjax.evaluation.load import Loaded
 from kdjax.experiment import Derive
+from kdjax.experiment.rules import validate
+from kdjax.jobs.derive import derive_run
 from kdjax.models import NAMED, ResNet, SmallCNN
 from kdjax.models.summary import flops, parameter_count
-from kdjax.rules import validate
 from kdjax.students.derive import derive_within
 from kdjax.students.first_weights import first_weights
 from kdjax.students.gradients import loss_gradients
@@ -74,7 +74,7 @@ def test_the_command_prints_both_and_writes_the_student(teacher, tmp_path, capsy
 
 def test_a_latency_budget_narrows_until_it_is_met(teacher, monkeypatch):
     """Timed by a clock of our own: a millisecond a channel."""
-    import kdjax.derivation as derivation
+    import kdjax.jobs.derive as derivation
 
     def clock(networks, rounds=50):
         return {k: {"1": float(n.model.widths[0]), "64": 0.0} for k, n in networks.items()}

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from kdjax.config import read_json
-from kdjax.distill import distill
 from kdjax.evaluation.load import load
+from kdjax.experiment.json import read_json
+from kdjax.jobs.distill import distill
 from kdjax.models import RowLSTM
 from tests.support import TINY
 
@@ -21,7 +21,7 @@ PRESET = '''
 from kdjax.data.augment import PadCrop
 from kdjax.experiment import Data, Derive, Experiment, Fit, Runtime, Student, Teacher
 from kdjax.losses import AttentionTransfer, CrossEntropy, SoftTarget
-from kdjax.objective import Term
+from kdjax.experiment.objective import Term
 from kdjax.models import SmallCNN
 
 def config():

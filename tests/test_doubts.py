@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdjax.data.sources import Arrays
-from kdjax.distill import distill, train
 from kdjax.evaluation.doubts import accuracy, other_order, outdone, refuse, weakness
 from kdjax.evaluation.load import load
 from kdjax.evaluation.probe import IMAGES, Probe
 from kdjax.experiment import Fit
+from kdjax.jobs.distill import distill, train
 from kdjax.models import infer
 from kdjax.training.parallel import Devices
 from kdjax.training.run_directory import RunDirectory

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from kdjax.cli import main
-from kdjax.config import from_json, to_json
+from kdjax.commands.flags import with_named_models
 from kdjax.experiment import Experiment, Student, Teacher
-from kdjax.flags import with_named_models
+from kdjax.experiment.json import from_json, to_json
+from kdjax.experiment.rules import validate
 from kdjax.models import Ensemble, ResNet, SmallCNN
 from kdjax.models.base import VisionModel
-from kdjax.rules import validate
 from kdjax.students.inherit import inherit
 from kdjax.students.recalibrate import recalibrate
 from kdjax.training.state import initial_variables

@@ -10,14 +10,14 @@ import pytest
 
 from kdjax import load
 from kdjax.cli import main
-from kdjax.config import to_json
 from kdjax.data.sources import DataInfo
-from kdjax.distill import distill
 from kdjax.experiment import UNKNOWN, Student, Teacher
+from kdjax.experiment.json import to_json
+from kdjax.experiment.objective import Term
+from kdjax.experiment.rules import validate
+from kdjax.jobs.distill import distill
 from kdjax.losses import DML, CrossEntropy, SoftTarget
 from kdjax.models import Ensemble, SmallCNN
-from kdjax.objective import Term
-from kdjax.rules import validate
 from kdjax.training.run_directory import RunDirectory
 from kdjax.training.state import initial_variables
 from kdjax.training.untrained import write_untrained
@@ -84,7 +84,7 @@ def test_the_probabilities_are_the_mean_of_the_members(members, both, digits, tm
 def test_it_remembers_where_its_members_come_from(members, both):
     run = load(both).run
     assert run.model == Ensemble(members=(TINY, OTHER))
-    for source, member in zip(run.sources, members, strict=True):
+    for source, member in zip(run.copied, members, strict=True):
         network = load(member)
         assert source.run == str(member)
         assert (source.step, source.digest) == (network.step, network.digest)
@@ -141,7 +141,7 @@ def test_a_member_comes_out_as_it_went_in(member, members, both, digits, tmp_pat
     assert alone.digest == before.digest
     assert alone.model == before.model
     assert alone.info == before.info
-    (source,) = alone.run.sources
+    (source,) = alone.run.copied
     assert (source.member, source.digest) == (member, load(both).digest)
     assert main(["evaluate", str(tmp_path / "run")]) == 0
 

@@ -14,11 +14,11 @@ from safetensors.numpy import load_file, save_file
 import kdjax.deploy.export as module
 from kdjax.deploy.export import export, load_exported
 from kdjax.evaluation.load import load
+from kdjax.experiment.objective import Term
 from kdjax.losses import CRD, CrossEntropy, FitNet
 from kdjax.models.summary import parameter_count
-from kdjax.objective import Term
 from kdjax.training.loop import Teaching
-from kdjax.training.plan import Plan
+from kdjax.training.recipe import Recipe
 from tests.losses.contract import specs
 from tests.support import TINY, tiny_fit, tiny_run
 from tests.test_loop import metric_lines, run_it
@@ -128,7 +128,7 @@ def test_what_is_kept_of_a_student_is_the_network_alone(spec):
     term = spec.training or Term(spec.kind())
     fit = tiny_fit(ema_decay=0.9)
     run = make_run(model=spec.student, losses=(Term(CrossEntropy()), term), fit=fit)
-    state = jax.eval_shape(partial(first_state, run, Plan.of(run, TEACHER, 1000)))
+    state = jax.eval_shape(partial(first_state, run, Recipe.of(run, TEACHER, 1000)))
     assert shapes(state.variables()) == shapes(state.ema) == plain(spec.student)
 
 

@@ -13,28 +13,22 @@ import kdjax
 PACKAGE = Path(kdjax.__file__).parent
 
 FLOORS = (
-    {"types", "progress", "parsing"},
-    {"models", "optim", "data"},
-    {"losses"},
-    {"objective"},
-    {"config", "experiment"},
-    {"presets", "rules", "students", "cache"},
-    {"runs"},
+    {"types", "progress", "checks"},
+    {"models", "data"},
+    {"losses", "students"},
+    {"experiment"},
+    {"cache", "report"},
     {"training"},
     {"evaluation"},
-    {"deploy"},
-    {"report"},
-    {"caching"},
-    {"benchmark"},
-    {"distill", "derivation", "ensembles"},
-    {"flags", "tables"},
+    {"benchmark", "deploy"},
+    {"jobs"},
     {"outlook"},
     {"commands"},
     {"cli"},
 )
 """From the bottom up. A part may import itself and the floors below, not its neighbours."""
 
-LIMITED = {"losses": {"types", "models"}}
+LIMITED = {"losses": {"types", "checks", "models"}, "report": {"experiment"}}
 """Parts that may see less than everything below them."""
 
 HEIGHT = {part: height for height, floor in enumerate(FLOORS) for part in floor}

@@ -12,20 +12,20 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax.config import read_json
 from kdjax.data.augment import Flip, PadCrop
 from kdjax.data.sources import DataSet
 from kdjax.evaluation.evaluate import make_evaluate
 from kdjax.experiment import Fit, Run, Runtime
+from kdjax.experiment.json import read_json
+from kdjax.experiment.objective import Term
+from kdjax.experiment.optim import SGD, AdamW, Constant, Cosine, Steps
 from kdjax.losses import CrossEntropy, Ramp, SoftTarget
-from kdjax.objective import Term
-from kdjax.optim import SGD, AdamW, Constant, Cosine, Steps
 from kdjax.training.checkpoint import Checkpoints, digest
 from kdjax.training.log import MetricLog, Reporter
 from kdjax.training.loop import Diverged, Job, Preempted, fit
 from kdjax.training.pace import groups
 from kdjax.training.parallel import Devices
-from kdjax.training.plan import Plan
+from kdjax.training.recipe import Recipe
 from kdjax.training.run_directory import RunDirectory, locked
 from tests.conftest import SPLITS
 from tests.support import TINY, data_files, flip, tiny_fit, tiny_run
@@ -385,8 +385,8 @@ def test_memory_after_ten_thousand_steps_is_that_after_a_few_hundred(
         seen.append(memory())
         return False
 
-    plan = Plan.of(tiny_run(data_directory), None, digits.info.sizes["train"])
-    per_epoch = plan.steps_per_epoch
+    recipe = Recipe.of(tiny_run(data_directory), None, digits.info.sizes["train"])
+    per_epoch = recipe.steps_per_epoch
     long = tiny_fit(epochs=10_000 / per_epoch, eval_every=100 / per_epoch)
     run_it(tiny_run(data_directory, fit=long), tmp_path, digits, stop=note)
     assert len(seen) > 9_900

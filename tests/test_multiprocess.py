@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from kdjax.cache.store import Store
-from kdjax.config import read_json
 from kdjax.evaluation.load import load
+from kdjax.experiment.json import read_json
 from tests.losses.contract import specs
 from tests.losses.support import error, own_variables, without
 from tests.support import largest_difference

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kdjax.experiment.objective import Term, term_names
 from kdjax.losses import AttentionTransfer, CrossEntropy, FitNet, Ramp, SoftTarget
-from kdjax.objective import Term, term_names
 
 
 def test_a_repeated_term_is_numbered():

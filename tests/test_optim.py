@@ -9,8 +9,18 @@ import numpy as np
 import optax
 import pytest
 
+from kdjax.experiment.optim import (
+    DOT,
+    SGD,
+    AdamW,
+    Constant,
+    Cosine,
+    Optimizer,
+    Schedule,
+    Steps,
+    decay_mask,
+)
 from kdjax.models import SmallCNN
-from kdjax.optim import DOT, SGD, AdamW, Constant, Cosine, Optimizer, Schedule, Steps, decay_mask
 
 PER_EPOCH, STEPS = 5.0, 50
 

@@ -12,18 +12,18 @@ import jax
 import pytest
 
 from kdjax.cli import main
+from kdjax.experiment.objective import Term
+from kdjax.experiment.runs import student_run
 from kdjax.losses import AttentionTransfer, CrossEntropy
 from kdjax.models import NAMED
 from kdjax.models.base import VisionModel
 from kdjax.models.summary import flops
-from kdjax.objective import Term
 from kdjax.outlook.account import outlook, subject
 from kdjax.outlook.check import check
 from kdjax.outlook.chips import CHIPS, Chip, chip_named
 from kdjax.outlook.estimate import estimate
 from kdjax.outlook.layers import Layer, layers_of, operations
 from kdjax.outlook.workload import Network, Workload, workload, workloads
-from kdjax.runs import student_run
 from kdjax.types import Outputs
 
 CHIP = Chip(

@@ -15,14 +15,14 @@ import pytest
 from flax import nnx
 
 from kdjax.cli import main
-from kdjax.config import from_dict, from_json, load_preset, to_dict, to_json
-from kdjax.distill import distill
 from kdjax.evaluation.load import load
 from kdjax.experiment import Derive, Experiment, Student, Teacher
+from kdjax.experiment.json import from_dict, from_json, load_preset, to_dict, to_json
+from kdjax.experiment.presets import load_experiment
+from kdjax.experiment.rules import validate
+from kdjax.experiment.runs import teacher_run
+from kdjax.jobs.distill import distill
 from kdjax.models import NAMED, SmallCNN, VisionModel
-from kdjax.presets import load_experiment
-from kdjax.rules import validate
-from kdjax.runs import teacher_run
 from kdjax.students.torch_weights import from_torch, to_torch
 from kdjax.training.run_directory import RunDirectory, write_json
 from kdjax.training.state import initial_variables
@@ -242,7 +242,7 @@ def test_only_the_rules_of_every_network_hold_for_an_own_one(monkeypatch):
         ("networks:", "has no ; correct the name"),
         (":PlainNet", "cannot be imported (ValueError: Empty module name); repair it"),
         ("networks:Trunk", "'networks:Trunk' is no VisionModel; name a class derived from it"),
-        ("networks:share", "'networks:share' is no VisionModel"),
+        ("networks:scaled_size", "'networks:scaled_size' is no VisionModel"),
         ("os:system", "'os:system' is no VisionModel"),
         ("networks:VisionModel", "'networks:VisionModel' is no VisionModel"),
         ("PlainNet", "'PlainNet' is none of SmallCNN, ResNet"),

@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 
 from kdjax.cli import main
-from kdjax.config import read_json, to_json
 from kdjax.deploy.export import load_exported
-from kdjax.distill import distill
 from kdjax.evaluation.load import load
 from kdjax.experiment import Derive, Teacher
+from kdjax.experiment.json import read_json, to_json
+from kdjax.experiment.objective import Term
+from kdjax.experiment.optim import SGD
+from kdjax.experiment.rules import validate
+from kdjax.experiment.runs import baseline_run, student_run
+from kdjax.jobs.distill import distill
 from kdjax.losses import SRRL, CrossEntropy, SimKD
 from kdjax.models import Ensemble, MobileNetV2, ResNet, ReusedClassifier, RowLSTM, SmallCNN
 from kdjax.models.base import VisionModel
 from kdjax.models.reused_classifier import reusing
 from kdjax.models.summary import parameter_count, variable_shapes
-from kdjax.objective import Term
-from kdjax.optim import SGD
-from kdjax.rules import validate
-from kdjax.runs import baseline_run, student_run
 from kdjax.students.first_weights import first_weights
 from kdjax.training.parallel import fetch
 from kdjax.training.state import initial_variables

@@ -11,6 +11,8 @@ import pytest
 from kdjax.data.augment import PadCrop, augment
 from kdjax.data.pipeline import TrainingStream
 from kdjax.experiment import Data
+from kdjax.experiment.objective import Term
+from kdjax.experiment.optim import DOT, SGD, Constant
 from kdjax.losses import (
     CC,
     CRD,
@@ -24,11 +26,9 @@ from kdjax.losses import (
     Ramp,
     SoftTarget,
 )
-from kdjax.objective import Term
-from kdjax.optim import DOT, SGD, Constant
 from kdjax.training.gradients import Remembered, terms_of
 from kdjax.training.parallel import Devices, fetch
-from kdjax.training.plan import Plan
+from kdjax.training.recipe import Recipe
 from kdjax.training.state import Fixed
 from kdjax.training.step import make_balance, make_probe
 from kdjax.types import Batch
@@ -51,13 +51,13 @@ def teacher():
 def by_hand(run, source, teacher, steps=4):
     """The same training as one big batch under plain jit, sharing no code with the step."""
     model = run.model.clone(sync_batch_norm=False)
-    plan = Plan.of(run, TEACHER, len(source))
-    schedule = optax.cosine_decay_schedule(0.05, plan.steps)
+    recipe = Recipe.of(run, TEACHER, len(source))
+    schedule = optax.cosine_decay_schedule(0.05, recipe.steps)
     optimizer = optax.chain(
         optax.add_decayed_weights(5e-4, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p)),
         optax.sgd(schedule, momentum=0.9),
     )
-    state = start(run, plan)
+    state = start(run, recipe)
     params, stats = state.params["student"], state.stats["student"]
     moments = optimizer.init(params)
 
@@ -121,7 +121,7 @@ def test_feature_losses_and_adapters_do_not_see_the_devices(losses, source, teac
     one, eight = (fetch((s.params, s.stats)) for s in states)
     assert largest_difference(one, eight) < 5e-6
     if isinstance(losses[1].loss, FitNet):
-        before = start(run, Plan.of(run, TEACHER, len(source)))
+        before = start(run, Recipe.of(run, TEACHER, len(source)))
         assert set(one[0]["adapters"]) == {"fit_net", "fit_net_2"}
         assert largest_difference(before.params["adapters"], one[0]["adapters"]) > 1e-4
         assert largest_difference(before.stats["adapters"], one[1]["adapters"]) > 1e-4
@@ -153,14 +153,14 @@ def test_the_teacher_keeps_every_bit(source, teacher):
 
 def test_no_gradient_reaches_the_teacher(source, teacher):
     run = make_run(losses=(*LOSSES, Term(AttentionTransfer())))
-    plan = Plan.of(run, TEACHER, len(source))
-    state = start(run, plan)
+    recipe = Recipe.of(run, TEACHER, len(source))
+    state = start(run, recipe)
     batch = TrainingStream(source, 32, 0).batch(0, np.arange(32))
     past = Remembered(state.stats, state.memory)
 
     def objective(params, frozen):
         terms, _ = jax.vmap(
-            lambda b: terms_of(plan, params, {}, past, frozen, b, jax.random.key(0)),
+            lambda b: terms_of(recipe, params, {}, past, frozen, b, jax.random.key(0)),
             axis_name="batch",
         )(jax.tree.map(lambda x: x[None], batch))
         return terms.sum()
@@ -180,8 +180,8 @@ def test_accumulation_means_the_same_on_any_number_of_devices(slices, source, te
 def test_accumulated_gradients_are_those_of_the_slices(source, teacher):
     """Batch norm aside (each slice has its own statistics), it is the mean of the slices."""
     run = make_run(fit=tiny_fit(batch_size=32, accumulate=2, optimizer=SGD(weight_decay=0.0)))
-    plan = Plan.of(run, TEACHER, len(source))
-    first = start(run, plan)
+    recipe = Recipe.of(run, TEACHER, len(source))
+    first = start(run, recipe)
     stream = TrainingStream(source, 32, run.seed)
     batch = stream.batch(0, np.arange(32))
     past, halves = Remembered(first.stats, {}), []
@@ -190,7 +190,7 @@ def test_accumulated_gradients_are_those_of_the_slices(source, teacher):
 
         def objective(params, past=past, piece=piece):
             terms, new = jax.vmap(
-                lambda b: terms_of(plan, params, {}, past, teacher, b, jax.random.key(0)),
+                lambda b: terms_of(recipe, params, {}, past, teacher, b, jax.random.key(0)),
                 axis_name="batch",
             )(piece)
             return jnp.dot(jnp.array([0.3, 0.7]), terms[0]), new
@@ -207,8 +207,8 @@ def test_accumulated_gradients_are_those_of_the_slices(source, teacher):
 
 def test_the_moving_average_follows_its_formula(source, teacher):
     run = make_run(fit=tiny_fit(batch_size=32, ema_decay=0.3))
-    plan = Plan.of(run, TEACHER, len(source))
-    average = dict(start(run, plan).ema)
+    recipe = Recipe.of(run, TEACHER, len(source))
+    average = dict(start(run, recipe).ema)
     for steps in (1, 2, 3):
         state, _, _ = train(run, source, teacher, steps=steps)
         d = min(0.3, (1 + steps) / (10 + steps))
@@ -221,10 +221,10 @@ def test_the_moving_average_follows_its_formula(source, teacher):
 def test_weights_move_with_their_schedule(source, teacher):
     ramp = Ramp(start=0.0, stop=1.0, epochs=1.0)
     run = make_run(losses=(Term(CrossEntropy()), Term(SoftTarget(), 2.0, ramp)))
-    plan = Plan.of(run, TEACHER, len(source))
+    recipe = Recipe.of(run, TEACHER, len(source))
     _, history, _ = train(run, source, teacher, steps=3)
-    column = plan.metric_names().index("weight/soft_target")
-    expected = 2.0 * np.arange(3) / plan.steps_per_epoch
+    column = recipe.metric_names().index("weight/soft_target")
+    expected = 2.0 * np.arange(3) / recipe.steps_per_epoch
     np.testing.assert_allclose(history[:, column], expected, rtol=1e-6)
     loss = history[:, 0]
     ce, kd = history[:, 3], history[:, 4]
@@ -284,22 +284,22 @@ def test_the_probe_measures_each_terms_own_gradient(source, teacher):
 
 
 def probed(run, source, teacher, count):
-    plan = Plan.of(run, TEACHER, len(source))
+    recipe = Recipe.of(run, TEACHER, len(source))
     devices = Devices("pmap", count)
-    state, frozen = devices.replicate(start(run, plan)), devices.replicate(teacher)
+    state, frozen = devices.replicate(start(run, recipe)), devices.replicate(teacher)
     batch = TrainingStream(source, 32, run.seed).batch(0, devices.rows(32))
-    probe = devices.spread(make_probe(plan), donate=False)
+    probe = devices.spread(make_probe(recipe), donate=False)
     return fetch(probe(state, Fixed(frozen), devices.split(batch)))
 
 
 def test_balanced_terms_pull_as_their_weights_say(source, teacher):
     run = make_run(losses=(Term(CrossEntropy(), 1.0), Term(SoftTarget(), 2.0)))
-    plan = Plan.of(run, TEACHER, len(source))
+    recipe = Recipe.of(run, TEACHER, len(source))
     devices = Devices("pmap", 2)
-    state, frozen = devices.replicate(start(run, plan)), devices.replicate(teacher)
+    state, frozen = devices.replicate(start(run, recipe)), devices.replicate(teacher)
     batch = devices.split(TrainingStream(source, 32, run.seed).batch(0, devices.rows(32)))
     norms, _ = probed(run, source, teacher, 1)
-    balanced = devices.spread(make_balance(plan), donate=True)(state, Fixed(frozen), batch)
+    balanced = devices.spread(make_balance(recipe), donate=True)(state, Fixed(frozen), batch)
     scales = fetch(balanced.scales)
     pulls = norms * scales * np.array([1.0, 2.0])
     np.testing.assert_allclose(pulls[1] / pulls[0], 2.0, rtol=1e-4)
@@ -311,14 +311,14 @@ def test_dot_gives_task_and_teacher_a_momentum_each(source, teacher):
     fit = tiny_fit(batch_size=32, optimizer=DOT(momentum=0.8, delta=0.1, weight_decay=0.0))
     run = make_run(fit=dataclasses.replace(fit, schedule=Constant(peak=0.1)))
     apart = [make_run(fit=run.fit, losses=(term,)) for term in LOSSES]
-    plan = Plan.of(run, TEACHER, len(source))
+    recipe = Recipe.of(run, TEACHER, len(source))
     stream = TrainingStream(source, 32, run.seed)
-    params, past = start(run, plan).params["student"], start(run, plan).stats
+    params, past = start(run, recipe).params["student"], start(run, recipe).stats
     task = distil = jax.tree.map(np.zeros_like, params)
     for step in range(2):
         grads = []
         for part in apart:
-            own = Plan.of(part, TEACHER, len(source))
+            own = Recipe.of(part, TEACHER, len(source))
 
             def objective(student, own=own, past=past, step=step):
                 terms, new = jax.vmap(

@@ -8,7 +8,7 @@ import pytest
 from kdjax.data.augment import TEACHER_VIEWS, Flip, PadCrop, augment
 from kdjax.data.pipeline import TrainingStream
 from kdjax.experiment import Data
-from kdjax.training.plan import Plan
+from kdjax.training.recipe import Recipe
 from tests.training import TEACHER, make_run, random_teacher, start, train
 
 VIEWS = (PadCrop(padding=2), Flip())
@@ -40,7 +40,7 @@ def test_the_teacher_answers_to_what_it_is_shown(own, shown, devices, source):
     run = make_run(data=Data(augment=VIEWS, teacher_augment=own))
     _, history, _ = train(run, source, random_teacher(), ("pmap", devices), steps=1)
     batch = TrainingStream(source, 32, 0).batch(0, np.arange(32))
-    first = start(run, Plan.of(run, TEACHER, len(source)))
+    first = start(run, Recipe.of(run, TEACHER, len(source)))
     weights = {"params": first.params["student"], "batch_stats": first.stats["student"]}
     alone = run.model.clone(sync_batch_norm=False)
     seen = augment(VIEWS, 0, batch).image

@@ -15,8 +15,8 @@ from safetensors.numpy import load_file, save_file
 from kdjax import load
 from kdjax.cli import main
 from kdjax.deploy.torch_files import read_tensors
-from kdjax.distill import distill
 from kdjax.evaluation.load import as_teacher
+from kdjax.jobs.distill import distill
 from kdjax.models import NAMED
 from kdjax.students.torch_weights import slots
 from tests.torch_parity.inputs import draw

@@ -8,13 +8,13 @@ import numpy as np
 
 from kdjax.data.pipeline import TrainingStream
 from kdjax.experiment import Data, Run
+from kdjax.experiment.objective import Term
+from kdjax.experiment.optim import Cosine
 from kdjax.losses import CrossEntropy, SoftTarget
 from kdjax.models import Model, SmallCNN
-from kdjax.objective import Term
-from kdjax.optim import Cosine
 from kdjax.students.first_weights import first_weights
 from kdjax.training.parallel import Devices, fetch
-from kdjax.training.plan import Plan
+from kdjax.training.recipe import Recipe
 from kdjax.training.state import Fixed, initial_adapters, initial_state, initial_variables
 from kdjax.training.step import make_train_step
 from tests.support import TINY, tiny_fit
@@ -42,26 +42,26 @@ def fresh_variables(model: Model):
         return jax.device_get(initial_variables(model, SHAPE, jax.random.key(3)))
 
 
-def first_state(run: Run, plan: Plan):
+def first_state(run: Run, recipe: Recipe):
     key = jax.random.key(3)
-    adapters = initial_adapters(plan.terms, run.model, TEACHER, SHAPE, key)
+    adapters = initial_adapters(recipe.terms, run.model, TEACHER, SHAPE, key)
     fresh = fresh_variables(run.model)
     variables = first_weights(TEACHER, random_teacher(), run.model, fresh, None, SHAPE, list)
     ema = run.fit.ema_decay is not None
-    return initial_state(variables, adapters, len(plan.terms), plan.optimizer(), ema)
+    return initial_state(variables, adapters, len(recipe.terms), recipe.optimizer(), ema)
 
 
-def start(run: Run, plan: Plan):
-    return jax.device_get(first_state(run, plan))
+def start(run: Run, recipe: Recipe):
+    return jax.device_get(first_state(run, recipe))
 
 
 def train(run, source, teacher, layout=("pmap", 1), steps=4):
     """The state on the devices, and the metrics of every step."""
-    plan = Plan.of(run, TEACHER, len(source))
+    recipe = Recipe.of(run, TEACHER, len(source))
     backend, count = layout
     devices = Devices(backend, count)
-    step = devices.spread(make_train_step(plan), donate=True)
-    state, frozen = devices.replicate(start(run, plan)), devices.replicate(teacher)
+    step = devices.spread(make_train_step(recipe), donate=True)
+    state, frozen = devices.replicate(start(run, recipe)), devices.replicate(teacher)
     stream = TrainingStream(source, run.fit.batch_size, run.seed)
     rows = devices.rows(run.fit.batch_size, run.fit.accumulate)
     history = []

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from kdjax.models.base import Naming, VisionModel, renaming, share
+from kdjax.models.base import Naming, VisionModel, renaming, scaled_size
 from kdjax.types import AXIS, Outputs
 
 
@@ -36,8 +36,8 @@ class PlainNet(VisionModel):
     def scaled(self, width: float, depth: float) -> "PlainNet":
         """Narrower stages, and fewer convolutions in each."""
         return self.clone(
-            widths=tuple(share(channels, width) for channels in self.widths),
-            blocks=share(self.blocks, depth),
+            widths=tuple(scaled_size(channels, width) for channels in self.widths),
+            blocks=scaled_size(self.blocks, depth),
         )
 
     def torch_names(self) -> tuple[Naming, ...]:
@@ -89,4 +89,6 @@ class NNXNet(VisionModel):
 
     def scaled(self, width: float, depth: float) -> "NNXNet":
         """Narrower and shorter."""
-        return self.clone(width=share(self.width, width), blocks=share(self.blocks, depth))
+        return self.clone(
+            width=scaled_size(self.width, width), blocks=scaled_size(self.blocks, depth)
+        )

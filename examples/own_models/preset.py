@@ -5,8 +5,7 @@ kdjax distill examples/own_models/preset.py
 
 from networks import PlainNet
 
-from kdjax.experiment import Data, Derive, Experiment, Fit, Student, Teacher
-from kdjax.optim import SGD, Cosine
+from kdjax.experiment import SGD, Cosine, Data, Derive, Experiment, Fit, Student, Teacher
 
 
 def config() -> Experiment:

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 from kdjax.benchmark.subject import subject_of
-from kdjax.config import from_json, to_json
 from kdjax.experiment import Experiment
+from kdjax.experiment.json import from_json, to_json
 
 
 def first_step(experiment: Experiment, synthetic: tuple[int, int, int] | None) -> dict[str, float]:
@@ -44,7 +44,7 @@ def main(folder: str, synthetic: str) -> None:
     set_up_compilation_cache()
     text, shape = (Path(folder) / "experiment.json").read_text(), json.loads(synthetic)
     subject = subject_of(from_json(text, Experiment), tuple(shape) if shape else None)
-    step = subject.devices.spread(make_train_step(subject.plan), donate=True)
+    step = subject.devices.spread(make_train_step(subject.recipe), donate=True)
     jax.block_until_ready(step(subject.state(), subject.fixed, subject.batch()))
     print(time.time())
 

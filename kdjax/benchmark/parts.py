@@ -35,7 +35,7 @@ def programs(subject: Subject) -> dict[str, Program]:
 
 def step_program(subject: Subject, fixed: Fixed, batch: Batch) -> Program:
     """The training step on one batch, over and over."""
-    step = subject.devices.spread(make_train_step(subject.plan), donate=True)
+    step = subject.devices.spread(make_train_step(subject.recipe), donate=True)
     state = subject.state()
 
     def program() -> Array:
@@ -48,7 +48,7 @@ def step_program(subject: Subject, fixed: Fixed, batch: Batch) -> Program:
 
 def cost(subject: Subject) -> Mapping[str, float]:
     """What XLA says of the compiled step: operations and bytes of one device."""
-    step = subject.devices.spread(make_train_step(subject.plan), donate=True)
+    step = subject.devices.spread(make_train_step(subject.recipe), donate=True)
     compiled = step.compile(subject.state(), subject.fixed, subject.batch())
     counted, held = compiled.cost_analysis(), compiled.memory_analysis()
     return {
@@ -64,7 +64,7 @@ def _logits_do(subject: Subject) -> bool:
     run, shape = subject.run, subject.info.shape
     needed = [
         reads(term.loss, run.model, subject.teacher, shape)
-        for term in subject.plan.terms
+        for term in subject.recipe.terms
         if term.loss.needs_teacher
     ]
     return bool(needed) and all(fields <= {"logits"} for fields in needed)
@@ -78,7 +78,7 @@ def _random_answers(subject: Subject) -> dict[str, np.ndarray]:
 
 def _parts(subject: Subject) -> dict[str, Callable[[TrainState, Fixed, Batch], Any]]:
     run, teacher, seed = subject.run, subject.teacher, subject.run.seed
-    optimizer = subject.plan.optimizer()
+    optimizer = subject.recipe.optimizer()
 
     def views(state: TrainState, fixed: Fixed, batch: Batch) -> Array:
         seen = augment(run.data.augment, seed, batch).image

@@ -13,11 +13,11 @@ from kdjax.data.sources import Arrays, DataInfo, Source
 from kdjax.evaluation.load import load
 from kdjax.evaluation.of_run import check_fits, open_experiment_data
 from kdjax.experiment import Cache, Experiment, Run
+from kdjax.experiment.rules import validate
+from kdjax.experiment.runs import distilled, student_run
 from kdjax.models import Model
-from kdjax.rules import validate
-from kdjax.runs import distilled, student_run
 from kdjax.training.parallel import Devices
-from kdjax.training.plan import Plan
+from kdjax.training.recipe import Recipe
 from kdjax.training.state import Fixed, TrainState, initial_adapters, initial_state
 from kdjax.training.state import initial_variables as fresh
 from kdjax.types import Batch, Variables
@@ -34,9 +34,9 @@ class Subject:
     devices: Devices
 
     @cached_property
-    def plan(self) -> Plan:
+    def recipe(self) -> Recipe:
         """The run in steps."""
-        return Plan.of(self.run, self.teacher, len(self.source))
+        return Recipe.of(self.run, self.teacher, len(self.source))
 
     @cached_property
     def teacher_variables(self) -> Variables:
@@ -46,10 +46,10 @@ class Subject:
     def state(self) -> TrainState:
         """Of a fresh student, on the devices."""
         key, shape = jax.random.key(2), self.info.shape
-        adapters = initial_adapters(self.plan.terms, self.run.model, self.teacher, shape, key)
+        adapters = initial_adapters(self.recipe.terms, self.run.model, self.teacher, shape, key)
         variables = fresh(self.run.model, shape, key)
         ema = self.run.fit.ema_decay is not None
-        terms, optimizer = len(self.plan.terms), self.plan.optimizer()
+        terms, optimizer = len(self.recipe.terms), self.recipe.optimizer()
         state = initial_state(variables, adapters, terms, optimizer, ema)
         return self.devices.replicate(jax.device_get(state))
 

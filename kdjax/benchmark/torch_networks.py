@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdjax.models import MobileNetV2, Model, ResNet, SmallCNN, WideResNet
-from kdjax.models.base import share
+from kdjax.models.base import scaled_size
 from kdjax.models.summary import Shape
 
 relu = functools.partial(functional.relu, inplace=True)
@@ -116,7 +116,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, model: ResNet, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        inner = share(outputs, model.inner)
+        inner = scaled_size(outputs, model.inner)
         self.conv1, self.bn1 = conv(inputs, inner, 3, stride), nn.BatchNorm2d(inner)
         self.conv2, self.bn2 = conv(inner, outputs, 3), nn.BatchNorm2d(outputs)
         self.bottleneck = model.block == "bottleneck"

@@ -17,11 +17,11 @@ from torch.nn import functional
 
 from kdjax.benchmark.subject import Subject
 from kdjax.benchmark.torch_networks import network
+from kdjax.experiment.objective import Term
+from kdjax.experiment.optim import SGD, AdamW, Optimizer
 from kdjax.losses import CrossEntropy, SoftTarget
 from kdjax.models import Model, infer
 from kdjax.models.summary import Shape
-from kdjax.objective import Term
-from kdjax.optim import SGD, AdamW, Optimizer
 from kdjax.students.torch_weights import slots, to_torch
 from kdjax.training.state import initial_variables
 from kdjax.types import Variables

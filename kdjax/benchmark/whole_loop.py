@@ -35,7 +35,7 @@ def whole_loop(
 
     `alone` is the step by itself, timed right before and after: the machine may be another by now.
     """
-    per_epoch = subject.plan.steps_per_epoch
+    per_epoch = subject.recipe.steps_per_epoch
     how = dataclasses.replace(
         subject.run.fit, epochs=steps / per_epoch, eval_every=steps / 2 / per_epoch
     )

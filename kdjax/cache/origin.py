@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdjax.config import differences, to_dict
 from kdjax.data.augment import TEACHER_VIEWS, VIEWS, Augmentation
 from kdjax.data.sources import DataInfo
 from kdjax.experiment import Cache, Data, Run
+from kdjax.experiment.json import differences, to_dict
 from kdjax.models import Model
 
 

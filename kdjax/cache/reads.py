@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jax.extend.core import Jaxpr, Literal
 
 from kdjax.experiment import Cache
+from kdjax.experiment.objective import Term
 from kdjax.losses import DistillationLoss
 from kdjax.models import Model
 from kdjax.models.summary import Shape, output_shapes
-from kdjax.objective import Term
 from kdjax.types import Batch, Outputs
 
 

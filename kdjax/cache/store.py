@@ -25,8 +25,8 @@ import numpy as np
 from kdjax import __version__
 from kdjax.cache.answers import record
 from kdjax.cache.origin import Origin, check_same
-from kdjax.config import from_dict, read_json, to_dict
 from kdjax.experiment import Data
+from kdjax.experiment.json import from_dict, read_json, to_dict
 
 PART_BYTES = 32 * 1024**2
 """About how large a file becomes."""

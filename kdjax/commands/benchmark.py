@@ -6,11 +6,11 @@ from typing import Literal
 
 from rich.console import Console
 
-from kdjax import tables
 from kdjax.benchmark.bench import benchmark
 from kdjax.benchmark.picture import draw
+from kdjax.commands import tables
+from kdjax.commands.flags import parse_with_preset
 from kdjax.commands.preset_flags import Flattened
-from kdjax.flags import parse_with_preset
 from kdjax.training.run_directory import write_json
 
 

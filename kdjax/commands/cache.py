@@ -8,9 +8,10 @@ from typing import Any
 from rich.console import Console
 from tyro.conf import Positional
 
-from kdjax import caching, tables
+from kdjax.commands import tables
+from kdjax.commands.flags import parse, parse_with_preset
 from kdjax.commands.preset_flags import WorkFlags
-from kdjax.flags import parse, parse_with_preset
+from kdjax.jobs import cache as job
 from kdjax.training.parallel import set_up_compilation_cache
 
 
@@ -34,16 +35,16 @@ def _build(arguments: list[str]) -> None:
     flags = parse_with_preset(WorkFlags, arguments, "kdjax cache build")
     if flags.experiment.runtime.compilation_cache:
         set_up_compilation_cache()
-    _say(caching.build(flags.experiment, flags.directory))
+    _say(job.build(flags.experiment, flags.directory))
 
 
 def _verify(arguments: list[str]) -> None:
     set_up_compilation_cache()
-    _say(caching.verify(parse(CacheFlags, arguments, "kdjax cache verify").directory))
+    _say(job.verify(parse(CacheFlags, arguments, "kdjax cache verify").directory))
 
 
 def _inspect(arguments: list[str]) -> None:
-    _say(caching.describe(parse(CacheFlags, arguments, "kdjax cache inspect").directory))
+    _say(job.describe(parse(CacheFlags, arguments, "kdjax cache inspect").directory))
 
 
 def _say(facts: Mapping[str, Any]) -> None:

@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional, arg
 
+from kdjax.commands.parsing import parse
 from kdjax.data.prepare import prepare
 from kdjax.data.sources import open_stored
 from kdjax.data.survey import Survey, contact_sheet, survey
-from kdjax.parsing import parse
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ from pathlib import Path
 from rich.console import Console
 from tyro.conf import Positional
 
-from kdjax import tables
-from kdjax.derivation import derive_run
-from kdjax.experiment import Data, Derive, Importance
-from kdjax.flags import parse
+from kdjax.commands import tables
+from kdjax.commands.flags import parse
+from kdjax.experiment import Data, Derive
+from kdjax.jobs.derive import derive_run
+from kdjax.students.derive import Importance
 from kdjax.training.parallel import set_up_compilation_cache
 
 

@@ -4,10 +4,10 @@ import shlex
 
 from rich.console import Console
 
-from kdjax import distill as job
-from kdjax import tables
+from kdjax.commands import tables
+from kdjax.commands.flags import parse_with_preset
 from kdjax.commands.preset_flags import WorkFlags
-from kdjax.flags import parse_with_preset
+from kdjax.jobs import distill as job
 
 
 def run(arguments: list[str]) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from rich.console import Console
 from tyro.conf import Positional
 
-from kdjax.ensembles import join, split
-from kdjax.flags import parse
+from kdjax.commands.flags import parse
+from kdjax.jobs.ensemble import join, split
 from kdjax.models.ensemble import Weighting
 
 

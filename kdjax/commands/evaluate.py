@@ -7,10 +7,10 @@ from typing import Literal
 from rich.console import Console
 from tyro.conf import Positional
 
-from kdjax import tables
+from kdjax.commands import tables
+from kdjax.commands.flags import parse
 from kdjax.evaluation.of_run import evaluate_run
 from kdjax.experiment import Data
-from kdjax.flags import parse
 from kdjax.training.parallel import set_up_compilation_cache
 from kdjax.training.run_directory import write_json
 

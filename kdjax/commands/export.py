@@ -8,11 +8,11 @@ from typing import Literal
 from rich.console import Console
 from tyro.conf import Positional
 
+from kdjax.commands.flags import parse
 from kdjax.deploy.export import export as export_network
 from kdjax.evaluation.load import load
 from kdjax.evaluation.of_run import evaluate_run, verification_images
 from kdjax.experiment import UNKNOWN
-from kdjax.flags import parse
 from kdjax.training.parallel import set_up_compilation_cache
 
 

@@ -7,10 +7,10 @@ from typing import TypeVar
 
 from rich.console import Console
 
+from kdjax.commands import plan_tables
+from kdjax.commands.flags import parse_with_preset
 from kdjax.commands.preset_flags import Flattened
 from kdjax.experiment import Experiment, Student, Teacher
-from kdjax.flags import parse_with_preset
-from kdjax.outlook import table
 from kdjax.outlook.account import outlook, subject
 from kdjax.outlook.check import check
 from kdjax.outlook.chips import chip_named
@@ -52,7 +52,7 @@ def run(arguments: list[str]) -> None:
     if flags.check:
         teacher, shape, _ = subject(experiment, flags.synthetic, flags.images)
         lines = check(experiment, teacher, shape, flags.check)
-        console.print(table.checked(lines))
+        console.print(plan_tables.checked(lines))
         if flags.output:
             write_json(flags.output, {"check": lines})
         return
@@ -64,7 +64,7 @@ def run(arguments: list[str]) -> None:
         images=flags.images,
         price=flags.price,
     )
-    for part in table.tables(result, detailed=flags.chips is not None):
+    for part in plan_tables.tables(result, detailed=flags.chips is not None):
         console.print(part)
     if flags.output:
         write_json(flags.output, result)

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from tyro.conf import Positional
 
-from kdjax.flags import parse
+from kdjax.commands.flags import parse
 from kdjax.report.page import build, read_job
 
 

@@ -2,9 +2,9 @@
 
 from rich.console import Console
 
-from kdjax import tables
+from kdjax.commands import tables
+from kdjax.commands.flags import parse_with_preset
 from kdjax.commands.preset_flags import ShowFlags
-from kdjax.flags import parse_with_preset
 
 
 def run(arguments: list[str]) -> None:

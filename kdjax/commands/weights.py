@@ -7,12 +7,12 @@ from typing import Literal
 from rich.console import Console
 from tyro.conf import Positional
 
-from kdjax import tables
+from kdjax.commands import tables
+from kdjax.commands.flags import named_model, parse
 from kdjax.deploy.weights import anonymous, export_torch, import_weights
 from kdjax.evaluation.load import load
 from kdjax.evaluation.of_run import check_fits, open_data
 from kdjax.experiment import UNKNOWN, Data
-from kdjax.flags import named_model, parse
 from kdjax.models.summary import parameter_count
 from kdjax.students.torch_weights import Mismatch
 

@@ -10,9 +10,9 @@ from kdjax.data.sources import DataInfo, DataSet
 from kdjax.evaluation.evaluate import make_evaluate
 from kdjax.evaluation.load import Loaded, Weights, load
 from kdjax.experiment import UNKNOWN, Data, Experiment
+from kdjax.experiment.rules import check_unlabelled
+from kdjax.experiment.runs import distilled, field_of
 from kdjax.models import Ensemble, Model
-from kdjax.rules import check_unlabelled
-from kdjax.runs import distilled, field_of
 from kdjax.training.loop import Teaching
 from kdjax.training.parallel import Devices
 
@@ -73,10 +73,10 @@ def evaluate_run(
         )
     source, devices = dataset.open(split), Devices()
     evaluate = make_evaluate(network.model, source, devices, batch_size, _own_teacher(network))
-    return {**origin(network, split), **evaluate(network.variables)}
+    return {**provenance(network, split), **evaluate(network.variables)}
 
 
-def origin(network: Loaded, split: str) -> dict[str, Any]:
+def provenance(network: Loaded, split: str) -> dict[str, Any]:
     """Which weights a set of metrics belongs to."""
     return {
         "run": network.directory.name,

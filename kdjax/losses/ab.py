@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import require, require_teacher
+from kdjax.checks import require
+from kdjax.losses.base import require_teacher
 from kdjax.losses.conv_norm import ConvNorm
 from kdjax.losses.stages import StagesLoss, maps_before_relu, pool_to_common
 from kdjax.types import Batch, Outputs

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import require, require_teacher, safe_sqrt, unit
+from kdjax.checks import require
+from kdjax.losses.base import require_teacher, safe_sqrt, unit
 from kdjax.losses.stages import StagesLoss, maps, pool_to_common
 from kdjax.types import Batch, Outputs
 

@@ -1,12 +1,13 @@
 """What a loss is: a pure function of the student's outputs, the teacher's outputs and the batch."""
 
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from kdjax.checks import require, within
 from kdjax.losses.ramp import Ramp
 from kdjax.types import Batch, Outputs
 
@@ -40,6 +41,8 @@ class DistillationLoss(nn.Module):
     """The loss reads the label, so every training image must have one."""
     reads_classifier: ClassVar[bool] = False
     """The loss uses the teacher's last layer: `teacher_classifier`."""
+    needs_projector: ClassVar[bool] = False
+    """The student must answer with its teacher's classifier: `student.reuse_classifier`."""
 
     def __call__(
         self, student: Outputs, teacher: Outputs | None, batch: Batch
@@ -74,16 +77,11 @@ class DistillationLoss(nn.Module):
         return embedding @ kernel + bias
 
 
-def require(field: str, value: Any, holds: bool, remedy: str) -> None:
-    """A rule of a field."""
-    if not holds:
-        raise ValueError(f"{field}: {value!r} cannot work; it must be {remedy}.")
-
-
 def require_temperature(temperature: float | Ramp) -> None:
     """The rule that all temperatures obey."""
     if isinstance(temperature, Ramp):
-        temperature.check("temperature")
+        with within("temperature"):
+            temperature.check()
         positive = min(temperature.start, temperature.stop) > 0
     else:
         positive = temperature > 0

@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import DistillationLoss, require, require_teacher, unit
+from kdjax.checks import require
+from kdjax.losses.base import DistillationLoss, require_teacher, unit
 from kdjax.types import Batch, Outputs
 
 GAMMA = 0.4

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import DistillationLoss, require, require_teacher
+from kdjax.checks import require
+from kdjax.losses.base import DistillationLoss, require_teacher
 from kdjax.losses.crd import UNSEEN, project
 from kdjax.types import Batch, Outputs
 

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from kdjax.losses.base import DistillationLoss, require, require_teacher, unit
+from kdjax.checks import require
+from kdjax.losses.base import DistillationLoss, require_teacher, unit
 from kdjax.types import Batch, Labels, Outputs
 
 UNSEEN = -1

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import DistillationLoss, require
+from kdjax.checks import require
+from kdjax.losses.base import DistillationLoss
 from kdjax.types import Batch, Labels, Outputs
 
 

@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import DistillationLoss, require, require_teacher
+from kdjax.checks import require, within
+from kdjax.losses.base import DistillationLoss, require_teacher
 from kdjax.losses.ramp import Ramp, at
 from kdjax.types import Batch, Outputs
 
@@ -34,7 +35,8 @@ class CTKD(DistillationLoss):
         require("extent", self.extent, self.extent > 0, "positive")
         strength = self.strength
         if isinstance(strength, Ramp):
-            strength.check("strength")
+            with within("strength"):
+                strength.check()
             reverses = min(strength.start, strength.stop) >= 0
         else:
             reverses = strength >= 0

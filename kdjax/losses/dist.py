@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from kdjax.checks import require
 from kdjax.losses.base import (
     DistillationLoss,
-    require,
     require_teacher,
     require_temperature,
     safe_sqrt,

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from kdjax.checks import require
 from kdjax.losses.attention_transfer import attention
-from kdjax.losses.base import require, require_teacher, unit
+from kdjax.losses.base import require_teacher, unit
 from kdjax.losses.stages import StageLoss, maps, pool_to_common
 from kdjax.types import AXIS, Batch, Outputs
 

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import require, require_teacher
+from kdjax.checks import require
+from kdjax.losses.base import require_teacher
 from kdjax.losses.stages import StageLoss, maps, pool_to_common
 from kdjax.types import Batch, Outputs
 

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import DistillationLoss, require, require_teacher
+from kdjax.checks import require
+from kdjax.losses.base import DistillationLoss, require_teacher
 from kdjax.losses.soft_target import soft_target
 from kdjax.types import Batch, Outputs
 

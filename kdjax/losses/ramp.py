@@ -6,6 +6,8 @@ from typing import Literal
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from kdjax.checks import require
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ramp:
@@ -37,10 +39,9 @@ class Ramp:
             done = 0.5 * (1 - jnp.cos(jnp.pi * done))
         return self.start + (self.stop - self.start) * done
 
-    def check(self, where: str) -> None:
+    def check(self) -> None:
         """ValueError unless it can be followed."""
-        if self.epochs < 0:
-            raise ValueError(f"{where}.epochs: {self.epochs!r} cannot work; it must be >= 0.")
+        require("epochs", self.epochs, self.epochs >= 0, ">= 0")
 
 
 def at(value: float | Ramp, epoch: Array) -> Array | float:

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from kdjax.checks import require
 from kdjax.losses.base import (
     DistillationLoss,
     Tap,
-    require,
     require_teacher,
     require_temperature,
     unit,

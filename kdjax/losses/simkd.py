@@ -1,5 +1,7 @@
 """Distillation with the reused teacher classifier (Chen et al., 2022, arXiv:2203.14001)."""
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -24,6 +26,8 @@ class SimKD(DistillationLoss):
 
     Usual weight: 1, and no other term: neither labels nor soft targets.
     """
+
+    needs_projector: ClassVar[bool] = True
 
     def taps(self, student: Outputs, teacher: Outputs) -> tuple[Tap, ...]:
         """The projected map and the teacher's last stage; none where that is the embedding."""

@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import DistillationLoss, require, require_teacher
+from kdjax.checks import require
+from kdjax.losses.base import DistillationLoss, require_teacher
 from kdjax.losses.conv_norm import ConvNorm
 from kdjax.models.stages import last_map
 from kdjax.types import Batch, Outputs

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import DistillationLoss, require, require_temperature
+from kdjax.checks import require
+from kdjax.losses.base import DistillationLoss, require_temperature
 from kdjax.losses.ramp import Ramp, at
 from kdjax.types import Batch, Outputs
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import flax.linen as nn
 import jax
@@ -54,6 +54,9 @@ class VisionModel(nn.Module):
     """Precision of the computation; parameters, statistics and logits stay float32."""
     sync_batch_norm: bool = True
     """Normalise over the global batch, so that the number of devices changes nothing."""
+
+    stem_widths: ClassVar[int] = 1
+    """How many more `widths` than stages there are."""
 
     def __call__(self, images: Array, train: bool = False) -> Outputs:
         """`images`: `[b, H, W, C]`, uint8 or float in [0, 1]. `train` uses batch statistics."""
@@ -129,12 +132,12 @@ def infer(model: nn.Module, variables: Variables, images: Array) -> Outputs:
     return outputs
 
 
-def share(size: int, kept: float, multiple: int = 1) -> int:
+def scaled_size(size: int, kept: float, multiple: int = 1) -> int:
     """`kept · size`, rounded to a multiple of `multiple`, and at least one such."""
     return multiple * max(1, round(kept * size / multiple))
 
 
-def spread(count: int, kept: int) -> list[int]:
+def evenly_spaced(count: int, kept: int) -> list[int]:
     """Which `kept` of a stage's `count` blocks remain where it is cut shorter.
 
     The first, which changes the shape, and then evenly spaced ones: `floor(j count / kept)`.

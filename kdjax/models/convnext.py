@@ -3,11 +3,13 @@
 arXiv:2201.03545.
 """
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from kdjax.models.base import Naming, VisionModel, imagenet, renaming, share
+from kdjax.models.base import Naming, VisionModel, imagenet, renaming, scaled_size
 from kdjax.types import Outputs
 
 # PyTorch truncates this one at ±2, a hundred standard deviations away.
@@ -31,6 +33,8 @@ class ConvNeXt(VisionModel):
     """Height and width of the patches the stem cuts an image into."""
     layer_scale: float = 1e-6
     """What the output of every block is multiplied by at first, channel by channel."""
+
+    stem_widths: ClassVar[int] = 0
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Outputs:
@@ -105,8 +109,8 @@ class ConvNeXt(VisionModel):
     def scaled(self, width: float, depth: float) -> "ConvNeXt":
         """All stages narrower and shorter."""
         return self.clone(
-            blocks=tuple(share(count, depth) for count in self.blocks),
-            widths=tuple(share(channels, width) for channels in self.widths),
+            blocks=tuple(scaled_size(count, depth) for count in self.blocks),
+            widths=tuple(scaled_size(channels, width) for channels in self.widths),
         )
 
     def _check(self, height: int, width: int) -> None:

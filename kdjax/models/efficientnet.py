@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from kdjax.models.base import Naming, VisionModel, imagenet, share
+from kdjax.models.base import Naming, VisionModel, imagenet, scaled_size
 from kdjax.models.inverted_residual import Block
 from kdjax.types import Outputs
 
@@ -92,9 +92,9 @@ class EfficientNet(VisionModel):
     def scaled(self, width: float, depth: float) -> "EfficientNet":
         """The stem, all stages and the head narrower, each stage shorter."""
         return self.clone(
-            blocks=tuple(share(count, depth) for count in self.blocks),
-            widths=tuple(share(channels, width) for channels in self.widths),
-            head=share(self.head, width),
+            blocks=tuple(scaled_size(count, depth) for count in self.blocks),
+            widths=tuple(scaled_size(channels, width) for channels in self.widths),
+            head=scaled_size(self.head, width),
         )
 
 

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from kdjax.models.base import Naming, VisionModel, imagenet, renaming, share
+from kdjax.models.base import Naming, VisionModel, imagenet, renaming, scaled_size
 from kdjax.types import Outputs
 
 
@@ -63,8 +63,8 @@ class MobileNetV1(VisionModel):
     def scaled(self, width: float, depth: float) -> "MobileNetV1":
         """The stem and all stages narrower, each stage shorter."""
         return self.clone(
-            blocks=tuple(share(count, depth) for count in self.blocks),
-            widths=tuple(share(channels, width) for channels in self.widths),
+            blocks=tuple(scaled_size(count, depth) for count in self.blocks),
+            widths=tuple(scaled_size(channels, width) for channels in self.widths),
         )
 
 

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from kdjax.models.base import Naming, VisionModel, imagenet, share, spread
+from kdjax.models.base import Naming, VisionModel, evenly_spaced, imagenet, scaled_size
 from kdjax.models.batch_norm import BatchNorm
 from kdjax.models.inverted_residual import Block
 from kdjax.types import Outputs
@@ -109,19 +109,19 @@ class MobileNetV3(VisionModel):
         """All layers narrower, each stage shorter."""
 
         def narrower(sizes: tuple[int, ...]) -> tuple[int, ...]:
-            return tuple(share(size, width) if size else 0 for size in sizes)
+            return tuple(scaled_size(size, width) if size else 0 for size in sizes)
 
         kept, start = [], 0
         for count in self.blocks:
-            kept += [start + j for j in spread(count, share(count, depth))]
+            kept += [start + j for j in evenly_spaced(count, scaled_size(count, depth))]
             start += count
         return self.clone(
-            blocks=tuple(share(count, depth) for count in self.blocks),
+            blocks=tuple(scaled_size(count, depth) for count in self.blocks),
             widths=narrower(self.widths),
             inner=narrower(tuple(self.inner[n] for n in kept)),
             squeezed=narrower(tuple(self.squeezed[n] for n in kept)),
-            head=share(self.head, width),
-            hidden=share(self.hidden, width),
+            head=scaled_size(self.head, width),
+            hidden=scaled_size(self.hidden, width),
         )
 
 

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from kdjax.models.base import Naming, VisionModel, imagenet, renaming, share
+from kdjax.models.base import Naming, VisionModel, imagenet, renaming, scaled_size
 from kdjax.types import Outputs
 
 
@@ -48,7 +48,7 @@ class RegNet(VisionModel):
         groups = width // self.group_width
         y = self.conv(width, 3, stride, feature_group_count=groups, name=f"{name}_conv2")(y)
         y = nn.relu(self.batch_norm(train, name=f"{name}_bn2")(y))
-        y = self._squeeze_excite(y, name, share(x.shape[-1], self.squeeze))
+        y = self._squeeze_excite(y, name, scaled_size(x.shape[-1], self.squeeze))
         y = self.conv(width, 1, name=f"{name}_conv3")(y)
         y = self.batch_norm(train, name=f"{name}_bn3")(y)
         if stride != 1 or x.shape[-1] != width:
@@ -87,12 +87,16 @@ class RegNet(VisionModel):
     def scaled(self, width: float, depth: float) -> "RegNet":
         """The stem and all stages narrower, each stage shorter; the width of a group stays."""
         return self.clone(
-            blocks=tuple(share(count, depth) for count in self.blocks), widths=self._widths(width)
+            blocks=tuple(scaled_size(count, depth) for count in self.blocks),
+            widths=self._widths(width),
         )
 
     def _widths(self, kept: float) -> tuple[int, ...]:
         stem, *stages = self.widths
-        return (share(stem, kept), *(share(width, kept, self.group_width) for width in stages))
+        return (
+            scaled_size(stem, kept),
+            *(scaled_size(width, kept, self.group_width) for width in stages),
+        )
 
     def _check(self) -> None:
         if self.widths != self._widths(1.0):

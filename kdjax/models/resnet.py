@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from kdjax.models.base import Naming, VisionModel, imagenet, renaming, share
+from kdjax.models.base import Naming, VisionModel, imagenet, renaming, scaled_size
 from kdjax.types import Outputs
 
 
@@ -57,7 +57,7 @@ class ResNet(VisionModel):
 
     def _block(self, x: Array, name: str, width: int, stride: int, train: bool) -> Array:
         """A residual block without its last ReLU."""
-        inner = share(width, self.inner)
+        inner = scaled_size(width, self.inner)
         basic = ((inner, 3, stride), (width, 3, 1))
         bottleneck = ((inner, 1, 1), (inner, 3, stride), (width, 1, 1))
         layers = enumerate(basic if self.block == "basic" else bottleneck, start=1)
@@ -114,8 +114,8 @@ class ResNet(VisionModel):
     def scaled(self, width: float, depth: float) -> "ResNet":
         """The stem and all stages narrower, each stage shorter."""
         return self.clone(
-            blocks=tuple(share(count, depth) for count in self.blocks),
-            widths=tuple(share(channels, width) for channels in self.widths),
+            blocks=tuple(scaled_size(count, depth) for count in self.blocks),
+            widths=tuple(scaled_size(channels, width) for channels in self.widths),
         )
 
 

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from kdjax.models.base import VisionModel, share
+from kdjax.models.base import VisionModel, scaled_size
 from kdjax.types import Outputs
 
 
@@ -45,7 +45,7 @@ class RowLSTM(VisionModel):
 
     def scaled(self, width: float, depth: float) -> "RowLSTM":
         """Fewer units; one layer is the least depth."""
-        return self.clone(hidden=share(self.hidden, width))
+        return self.clone(hidden=scaled_size(self.hidden, width))
 
 
 ROW_LSTMS = {"row_lstm": RowLSTM()}

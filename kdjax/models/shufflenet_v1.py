@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from kdjax.models.base import Naming, VisionModel, renaming, share
+from kdjax.models.base import Naming, VisionModel, renaming, scaled_size
 from kdjax.types import Outputs
 
 
@@ -55,7 +55,7 @@ class ShuffleNetV1(VisionModel):
         With a stride it is laid beside its pooled input, not added to it.
         """
         added = width - x.shape[-1] if stride > 1 else width
-        inner = share(added, 1 / 4, self.groups)
+        inner = scaled_size(added, 1 / 4, self.groups)
         y = self.conv(inner, 1, feature_group_count=groups, name=f"{name}_conv1")(x)
         y = shuffle(nn.relu(self.batch_norm(train, name=f"{name}_bn1")(y)), groups)
         y = self.conv(inner, 3, stride, feature_group_count=inner, name=f"{name}_conv2")(y)
@@ -81,15 +81,16 @@ class ShuffleNetV1(VisionModel):
     def scaled(self, width: float, depth: float) -> "ShuffleNetV1":
         """The stem and all stages narrower, each stage shorter; the groups stay."""
         return self.clone(
-            blocks=tuple(share(count, depth) for count in self.blocks), widths=self._widths(width)
+            blocks=tuple(scaled_size(count, depth) for count in self.blocks),
+            widths=self._widths(width),
         )
 
     def _widths(self, kept: float) -> tuple[int, ...]:
         """These shares of the widths, or what is nearest among rising multiples of `groups`."""
-        widths = [share(self.widths[0], kept, self.groups)]
+        widths = [scaled_size(self.widths[0], kept, self.groups)]
         for channels in self.widths[1:]:
             # The first block of a stage adds channels to those it reads.
-            widths.append(max(share(channels, kept, self.groups), widths[-1] + self.groups))
+            widths.append(max(scaled_size(channels, kept, self.groups), widths[-1] + self.groups))
         return tuple(widths)
 
     def _check(self) -> None:

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from kdjax.models.base import Naming, VisionModel, imagenet, renaming, share
+from kdjax.models.base import Naming, VisionModel, imagenet, renaming, scaled_size
 from kdjax.models.shufflenet_v1 import shuffle
 from kdjax.types import Outputs
 
@@ -81,14 +81,14 @@ class ShuffleNetV2(VisionModel):
     def scaled(self, width: float, depth: float) -> "ShuffleNetV2":
         """The stem, all stages and the head narrower, each stage shorter."""
         return self.clone(
-            blocks=tuple(share(count, depth) for count in self.blocks),
+            blocks=tuple(scaled_size(count, depth) for count in self.blocks),
             widths=self._widths(width),
-            head=share(self.head, width),
+            head=scaled_size(self.head, width),
         )
 
     def _widths(self, kept: float) -> tuple[int, ...]:
         stem, *stages = self.widths
-        return (share(stem, kept), *(share(channels, kept, 2) for channels in stages))
+        return (scaled_size(stem, kept), *(scaled_size(channels, kept, 2) for channels in stages))
 
     def _check(self) -> None:
         if self.widths != self._widths(1.0):

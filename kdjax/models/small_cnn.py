@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from kdjax.models.base import Naming, VisionModel, renaming, share
+from kdjax.models.base import Naming, VisionModel, renaming, scaled_size
 from kdjax.models.kernels import max_pool
 from kdjax.types import Outputs
 
@@ -47,8 +47,8 @@ class SmallCNN(VisionModel):
     def scaled(self, width: float, depth: float) -> "SmallCNN":
         """All stages and the hidden layer narrower; one convolution a stage is the least depth."""
         return self.clone(
-            widths=tuple(share(channels, width) for channels in self.widths),
-            hidden=share(self.hidden, width),
+            widths=tuple(scaled_size(channels, width) for channels in self.widths),
+            hidden=scaled_size(self.hidden, width),
         )
 
 

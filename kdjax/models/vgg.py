@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from kdjax.models.base import Naming, VisionModel, adaptive_pool, imagenet, share
+from kdjax.models.base import Naming, VisionModel, adaptive_pool, imagenet, scaled_size
 from kdjax.models.kernels import max_pool
 from kdjax.types import Outputs
 
@@ -107,9 +107,9 @@ class VGG(VisionModel):
     def scaled(self, width: float, depth: float) -> "VGG":
         """All stages and hidden layers narrower, each stage shorter."""
         return self.clone(
-            convolutions=tuple(share(count, depth) for count in self.convolutions),
-            widths=tuple(share(channels, width) for channels in self.widths),
-            dense=tuple(share(units, width) for units in self.dense),
+            convolutions=tuple(scaled_size(count, depth) for count in self.convolutions),
+            widths=tuple(scaled_size(channels, width) for channels in self.widths),
+            dense=tuple(scaled_size(units, width) for units in self.dense),
         )
 
 

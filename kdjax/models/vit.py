@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from kdjax.models.base import Naming, VisionModel, imagenet, renaming, share
+from kdjax.models.base import Naming, VisionModel, imagenet, renaming, scaled_size
 from kdjax.types import Outputs
 
 truncated = nn.initializers.truncated_normal(0.02)
@@ -147,8 +147,8 @@ class ViT(VisionModel):
     def scaled(self, width: float, depth: float) -> "ViT":
         """Fewer heads of the same size, hence narrower tokens; each stage shorter."""
         return self.clone(
-            heads=share(self.heads, width),
-            blocks=tuple(share(count, depth) for count in self.blocks),
+            heads=scaled_size(self.heads, width),
+            blocks=tuple(scaled_size(count, depth) for count in self.blocks),
         )
 
 

@@ -8,13 +8,13 @@ from kdjax.data.sources import DataInfo
 from kdjax.evaluation.load import load
 from kdjax.evaluation.of_run import check_fits, open_experiment_data
 from kdjax.experiment import Experiment
+from kdjax.experiment.rules import validate
+from kdjax.experiment.runs import distilled
 from kdjax.models import Model
 from kdjax.models.summary import Shape
 from kdjax.outlook.chips import Chip
 from kdjax.outlook.estimate import STRETCH, Estimate, divides, estimate, hosts
 from kdjax.outlook.workload import Workload, workloads
-from kdjax.rules import validate
-from kdjax.runs import distilled
 
 SCALES = tuple(2**i for i in range(11))
 """Numbers of chips."""

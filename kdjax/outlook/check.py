@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.experiment import Experiment
+from kdjax.experiment.runs import chain
 from kdjax.models import Model
 from kdjax.models.summary import Shape
 from kdjax.outlook.chips import LAUNCH, Chip
 from kdjax.outlook.estimate import EXPECTED, estimate
 from kdjax.outlook.workload import Workload, workload
-from kdjax.runs import chain
 
 
 def check(experiment: Experiment, teacher: Model, shape: Shape, file: Path) -> list[dict[str, Any]]:

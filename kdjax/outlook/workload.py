@@ -10,15 +10,15 @@ import jax
 
 from kdjax.cache.answers import record
 from kdjax.cache.reads import check_reads
-from kdjax.caching import views_of
 from kdjax.data.sources import IN_MEMORY_BYTES
 from kdjax.experiment import Cache, Experiment, Run
+from kdjax.experiment.runs import baseline_run, chain, teacher_run
+from kdjax.jobs.cache import views_of
 from kdjax.models import Model
 from kdjax.models.summary import Shape, abstract_variables, parameter_count, stage_shapes
 from kdjax.outlook.layers import Layer, layers_of
-from kdjax.runs import baseline_run, chain, teacher_run
 from kdjax.training.pace import RESIDENT_BYTES
-from kdjax.training.plan import Plan
+from kdjax.training.recipe import Recipe
 from kdjax.training.state import initial_adapters, initial_state
 
 TOP_K = 10
@@ -96,7 +96,7 @@ def workload(
     run: Run, teacher: Model | None, shape: Shape, examples: int, resident: bool | None = None
 ) -> Workload:
     """One run on so many training images; nothing is allocated."""
-    plan = Plan.of(run, teacher, examples)
+    plan = Recipe.of(run, teacher, examples)
     asked = teacher if any(term.loss.needs_teacher for term in plan.terms) else None
     online = None if run.cache.directory else asked
     set_size = examples * math.prod(shape)
@@ -126,7 +126,7 @@ def _network(model: Model, shape: Shape) -> Network:
     return Network(layers=layers_of(model, shape), dtype=model.dtype)
 
 
-def _state(plan: Plan, shape: Shape) -> Any:
+def _state(plan: Recipe, shape: Shape) -> Any:
     run, key = plan.run, jax.random.key(0)
     adapters = initial_adapters(plan.terms, run.model, plan.teaching, shape, key)
     variables = abstract_variables(run.model, shape)
@@ -145,7 +145,7 @@ def _normalised(stats: Any) -> int:
 
 
 def _answers(run: Run, teacher: Model, shape: Shape, examples: int) -> dict[str, int]:
-    terms = Plan.of(run, teacher, examples).terms
+    terms = Recipe.of(run, teacher, examples).terms
     try:
         check_reads("", terms, run.cache, run.model, teacher, shape)
     except ValueError:  # it reads feature maps, which nobody keeps

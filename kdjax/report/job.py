@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import cattrs
 import numpy as np
 
-from kdjax.config import read_json
 from kdjax.experiment import ASSISTANTS
+from kdjax.experiment.json import read_json
 from kdjax.report.history import History, read_history
 
 T = TypeVar("T")

@@ -10,8 +10,8 @@ from kdjax.report.words import (
     known,
     milliseconds,
     number,
-    origin,
     percent,
+    provenance,
     scaled,
     signed_points,
     times,
@@ -231,7 +231,7 @@ def _epoch(evaluation: Evaluation) -> Cell:
     epoch = evaluation.epoch
     if not known(epoch):
         return Cell()
-    return Cell(f"{epoch:.3g}" if epoch < 1000 else whole(epoch), origin(evaluation))
+    return Cell(f"{epoch:.3g}" if epoch < 1000 else whole(epoch), provenance(evaluation))
 
 
 def _plain(value: float | None) -> Cell:

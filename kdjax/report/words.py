@@ -194,7 +194,7 @@ def overlaps(one: Evaluation, other: Evaluation) -> bool | None:
     return a[0] <= b[1] and b[0] <= a[1]
 
 
-def origin(evaluation: Evaluation) -> str:
+def provenance(evaluation: Evaluation) -> str:
     """Which weights were evaluated, beside their epoch: `step 340, averaged weights`."""
     parts = []
     if known(evaluation.step):

@@ -28,8 +28,8 @@ from kdjax.students.labels import (
     padded,
     reshaped,
     rows,
-    spread,
     stacked,
+    stretched,
     vector,
     without,
 )
@@ -160,7 +160,7 @@ class _Trace:
             return [without(layers, equation.params["axes"]) for layers in inputs[:1]]
         out = _shape(equation.outvars[0])
         if name not in POSITIONAL and all(_fits(_shape(atom), out) for atom in equation.invars):
-            return [self.together([spread(value, out) for value in inputs])]
+            return [self.together([stretched(value, out) for value in inputs])]
         return [[] for _ in equation.outvars]
 
     def together(self, inputs: Sequence[Value]) -> Value:
@@ -293,7 +293,7 @@ def _fits(shape: Sequence[int], out: Sequence[int]) -> bool:
 def _broadcast(trace: _Trace, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
     new = equation.params["shape"]
     places = dict(enumerate(equation.params["broadcast_dimensions"]))
-    return [spread([moved(layer, places, len(new)) for layer in inputs[0]], new)]
+    return [stretched([moved(layer, places, len(new)) for layer in inputs[0]], new)]
 
 
 def _reshape(trace: _Trace, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:

@@ -1,15 +1,54 @@
-"""A smaller network of the teacher's family: from one configuration to another.
+"""How a student is cut from its teacher: the choice, and from one configuration to another.
 
 Must not know weights, nor any one family: every network says itself how it shrinks.
 """
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
+from kdjax.checks import require
 from kdjax.models import Model
 
 STEPS = 14
 """Halvings of the interval that the width lies in: finer than any network's channels."""
+
+Importance = Literal["l1", "bn_scale", "taylor"]
+"""What a channel's importance is read off: its kernels, its batch norm scales, or the loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Derive:
+    """A student made from its teacher."""
+
+    width: float = 0.5
+    """Share of the channels that is kept, in (0, 1]."""
+    params: float | None = None
+    """As wide as this share of the teacher's parameters allows, instead of `width`."""
+    flops: float | None = None
+    """As wide as this share of the teacher's operations allows, instead of `width`."""
+    depth: float = 1.0
+    """Share of the blocks that is kept, in (0, 1]; at least one block a stage remains."""
+    inherit: bool = True
+    """Start from the teacher's most important channels instead of from fresh weights."""
+    importance: Importance = "l1"
+    """What makes a channel important: its kernels' l1 norm, bn_scale, or taylor (needs data)."""
+    recalibrate: int = 16
+    """Training batches that batch norm statistics are measured on after inheriting, and that
+    taylor looks at."""
+
+    def check(self) -> None:
+        """Raise ValueError for the first field that cannot work."""
+        require("width", self.width, 0 < self.width <= 1, "in (0, 1]")
+        require("depth", self.depth, 0 < self.depth <= 1, "in (0, 1]")
+        least = 1 if self.importance == "taylor" else 0
+        require("recalibrate", self.recalibrate, self.recalibrate >= least, f">= {least}")
+        for name in ("params", "flops"):
+            share = getattr(self, name)
+            require(name, share, share is None or 0 < share <= 1, "in (0, 1], or None")
+        if self.params is not None and self.flops is not None:
+            raise ValueError("params: flops is set too; give one of them.")
 
 
 def derive(teacher: Model, *, width: float = 1.0, depth: float = 1.0) -> Model:

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.experiment import Derive
 from kdjax.models import Model, ReusedClassifier
 from kdjax.models.reused_classifier import classifier_of
 from kdjax.models.summary import Shape
+from kdjax.students.derive import Derive
 from kdjax.students.gradients import loss_gradients
 from kdjax.students.inherit import inherit
 from kdjax.students.recalibrate import recalibrate

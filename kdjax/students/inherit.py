@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from kdjax.experiment import Importance
 from kdjax.models import Model
-from kdjax.models.base import spread
+from kdjax.models.base import evenly_spaced
 from kdjax.models.summary import Shape
 from kdjax.students.channels import Axis, Path, channels, group_counts
+from kdjax.students.derive import Importance
 from kdjax.students.labels import Labels
 from kdjax.types import Variables
 
@@ -291,7 +291,7 @@ def _block_names(theirs: Mapping[str, int], ours: Mapping[str, int]) -> dict[str
                 f"student: {new} blocks in {stage}, but its teacher has {old}; give it at most as "
                 f"many, {FRESH}"
             )
-        for j, source in enumerate(spread(old, new)):
+        for j, source in enumerate(evenly_spaced(old, new)):
             chosen[f"{stage}_block{j}"] = f"{stage}_block{source}"
     return chosen
 

@@ -71,7 +71,7 @@ def stacked(value: Value) -> Value:
     return [Layer(frozenset(a + 1 for a in x.axes), x.labels[np.newaxis]) for x in value]
 
 
-def spread(value: Value, out: Sequence[int]) -> Value:
+def stretched(value: Value, out: Sequence[int]) -> Value:
     """One channel spread over many is a gate of all of them, and none of them."""
     return [layer for layer in value if all(layer.labels.shape[a] == out[a] for a in layer.axes)]
 

@@ -9,10 +9,10 @@ from jaxtyping import Array, Float
 
 from kdjax.cache.answers import decode
 from kdjax.data.augment import TEACHER_VIEWS, augment
+from kdjax.experiment.objective import term_names
 from kdjax.models import infer
-from kdjax.objective import term_names
-from kdjax.training.plan import Plan
-from kdjax.training.share import MUTABLE, loss_variables, share
+from kdjax.training.device_loss import MUTABLE, device_loss, loss_variables
+from kdjax.training.recipe import Recipe
 from kdjax.training.state import Fixed, TrainState, pack
 from kdjax.types import Batch, Outputs, Variables
 
@@ -28,7 +28,7 @@ class Remembered(NamedTuple):
 
 
 def gradients_of(
-    plan: Plan,
+    recipe: Recipe,
     state: TrainState,
     fixed: Fixed,
     batch: Batch,
@@ -39,7 +39,7 @@ def gradients_of(
     With `accumulate` the batch is seen in slices, one after the other: gradients and terms are
     averaged, and what is remembered passes from one to the next.
     """
-    run = plan.run
+    run = recipe.run
     slices = run.fit.accumulate
     sliced = jax.tree.map(lambda x: x.reshape(slices, -1, *x.shape[1:]), batch)
     key = jax.random.fold_in(jax.random.key(run.seed), LOSSES)
@@ -47,10 +47,10 @@ def gradients_of(
     teaching = state.ema if run.fit.ema_teacher else fixed.teacher
 
     def one(past: Remembered, part: Batch) -> tuple[Remembered, Any]:
-        seen = _seen(plan, fixed.look_up(part))
+        seen = _seen(recipe, fixed.look_up(part))
 
         def terms(params: Any) -> tuple[Array, Remembered]:
-            return terms_of(plan, params, state.frozen, past, teaching, seen, key)
+            return terms_of(recipe, params, state.frozen, past, teaching, seen, key)
 
         values, backward, past = jax.vjp(terms, state.params, has_aux=True)
         return past, ([backward(pull)[0] for pull in pulls], values)
@@ -67,7 +67,7 @@ def gradients_of(
 
 
 def terms_of(
-    plan: Plan,
+    recipe: Recipe,
     params: Any,
     frozen: Any,
     past: Remembered,
@@ -76,16 +76,18 @@ def terms_of(
     key: Array,
 ) -> tuple[Float[Array, " terms"], Remembered]:
     """This device's share of each term of the global batch, before weighting."""
-    model, (stats, memory) = plan.run.model, past
+    model, (stats, memory) = recipe.run.model, past
     variables = pack(params["student"], stats["student"], frozen)
     student, updated = model.apply(variables, batch.image, train=True, mutable=["batch_stats"])
-    target = _teach(plan, teacher, batch)
+    target = _teach(recipe, teacher, batch)
     trees = (params["adapters"], dict(stats["adapters"]), dict(memory))
     terms = []
-    for i, (name, term) in enumerate(zip(term_names(plan.terms), plan.terms, strict=True)):
+    for i, (name, term) in enumerate(zip(term_names(recipe.terms), recipe.terms, strict=True)):
         own = dict(zip(("params", *MUTABLE), (tree.get(name, {}) for tree in trees), strict=True))
         own = loss_variables(term.loss, own, teacher)
-        value, changed = share(term.loss, own, student, target, batch, jax.random.fold_in(key, i))
+        value, changed = device_loss(
+            term.loss, own, student, target, batch, jax.random.fold_in(key, i)
+        )
         for collection, tree in zip(MUTABLE, trees[1:], strict=True):
             if name in tree:
                 tree[name] = changed[collection]
@@ -94,21 +96,21 @@ def terms_of(
     return jnp.stack(terms), Remembered(stats, trees[2])
 
 
-def _seen(plan: Plan, batch: Batch) -> Batch:
+def _seen(recipe: Recipe, batch: Batch) -> Batch:
     """The batch through random views: the student's, and the teacher's where it has its own."""
-    data, seed = plan.run.data, plan.run.seed
+    data, seed = recipe.run.data, recipe.run.seed
     seen = augment(data.augment, seed, batch)
-    if plan.teaching is None or data.teacher_augment is None:
+    if recipe.teaching is None or data.teacher_augment is None:
         return seen
     shown = augment(data.teacher_augment, seed, batch, TEACHER_VIEWS)
     return seen._replace(shown=shown.image)
 
 
-def _teach(plan: Plan, variables: Variables | None, batch: Batch) -> Outputs | None:
+def _teach(recipe: Recipe, variables: Variables | None, batch: Batch) -> Outputs | None:
     """The teacher's outputs: always in evaluation mode, never differentiated."""
-    model = plan.teaching
+    model = recipe.teaching
     if batch.answers is not None and model is not None:
-        return decode(plan.run.cache, batch.answers, model.num_classes)
+        return decode(recipe.run.cache, batch.answers, model.num_classes)
     if model is None or variables is None:
         return None
     images = batch.image if batch.shown is None else batch.shown

@@ -12,20 +12,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from kdjax.config import to_dict
 from kdjax.data.pipeline import TrainingStream, prefetch
 from kdjax.data.sources import DataInfo, Source
 from kdjax.experiment import ASSISTANTS, Run, Runtime
+from kdjax.experiment.json import to_dict
+from kdjax.experiment.objective import term_names
 from kdjax.models import Model
 from kdjax.models.summary import parameter_count
-from kdjax.objective import term_names
 from kdjax.training.answers import KeptTeacher
 from kdjax.training.checkpoint import Checkpoints
 from kdjax.training.log import MetricLog, Reporter
 from kdjax.training.pace import Speedometer, groups, resident_images, steps_per_dispatch
 from kdjax.training.parallel import IN_FLIGHT, Devices, fetch
-from kdjax.training.plan import Plan
-from kdjax.training.processes import agree, meet
+from kdjax.training.processes import from_first, meet
+from kdjax.training.recipe import Recipe
 from kdjax.training.run_directory import RunDirectory
 from kdjax.training.state import (
     INITIAL_WEIGHTS,
@@ -119,7 +119,7 @@ class Fitting:
         self.run, self.directory, self.info, self.job = run, directory, info, job
         self.validate, self.teacher, self.warnings = validate, teacher, warnings
         self.kept = kept
-        self.plan = Plan.of(run, teacher.model if teacher else None, len(source))
+        self.recipe = Recipe.of(run, teacher.model if teacher else None, len(source))
         fit = run.fit
         job.devices.check_batch(f"{run.role}.fit.batch_size", fit.batch_size, fit.accumulate)
         self.validations = self._validation_steps()
@@ -148,7 +148,9 @@ class Fitting:
 
     def run_to_the_end(self, start: Callable[[Variables], Variables]) -> None:
         """Resume or begin, train, and mark the run finished."""
-        host_state = self._resume() if agree(bool(self.checkpoints.steps())) else self._begin(start)
+        host_state = (
+            self._resume() if from_first(bool(self.checkpoints.steps())) else self._begin(start)
+        )
         first = int(host_state.step)
         self.adapted = tuple(host_state.params["adapters"])
         if first:
@@ -159,7 +161,7 @@ class Fitting:
         for text in () if first else self.warnings:
             self._write("warning", 0, {"epoch": 0.0, "text": text})
         self._announce()
-        self.job.reporter.start(self.run.role, first, self.plan.steps)
+        self.job.reporter.start(self.run.role, first, self.recipe.steps)
         self._train(self.job.devices.replicate(host_state), first)
         self.checkpoints.wait()
         if self.job.writes:
@@ -178,7 +180,7 @@ class Fitting:
         devices = self.job.devices.all
         self.job.reporter.say(
             f"{self.run.role:<9} {type(model).__name__}, {parameter_count(model, shape):,} "
-            f"parameters; {self.plan.steps:,} steps of {self.run.fit.batch_size} images on "
+            f"parameters; {self.recipe.steps:,} steps of {self.run.fit.batch_size} images on "
             f"{len(devices)} x {devices[0].device_kind}"
         )
 
@@ -190,11 +192,11 @@ class Fitting:
         stream = jax.random.fold_in(jax.random.key(run.seed), INITIAL_WEIGHTS)
         key, adapter_key = jax.random.split(jax.random.fold_in(stream, role))
         adapters = initial_adapters(
-            self.plan.terms, run.model, self.plan.teaching, shape, adapter_key
+            self.recipe.terms, run.model, self.recipe.teaching, shape, adapter_key
         )
         variables = start(initial_variables(run.model, shape, key))
         ema = run.fit.ema_decay is not None
-        terms, optimizer = len(self.plan.terms), self.plan.optimizer()
+        terms, optimizer = len(self.recipe.terms), self.recipe.optimizer()
         return initial_state(variables, adapters, terms, optimizer, ema)
 
     def _begin(self, start: Callable[[Variables], Variables]) -> TrainState:
@@ -206,9 +208,9 @@ class Fitting:
             state, problems = self.checkpoints.restore(target)
             for problem in problems:
                 self.job.reporter.say(f"{self.run.role:<9} {problem}; it is passed over")
-            step = agree(int(state.step))
+            step = from_first(int(state.step))
         else:
-            step = agree(0)  # a damaged checkpoint is noticed by one process, for all
+            step = from_first(0)  # a damaged checkpoint is noticed by one process, for all
             state = self.checkpoints.restore_step(target, step)
         self.job.reporter.say(f"{self.run.role:<9} goes on from step {step}")
         return state
@@ -220,7 +222,7 @@ class Fitting:
             fixed = Fixed(images=images, labels=labels)
         if self.kept is not None and jax.process_count() == 1:
             self.kept.start(devices, fixed)
-        asked = self.kept is None or any(t.loss.reads_classifier for t in self.plan.terms)
+        asked = self.kept is None or any(t.loss.reads_classifier for t in self.recipe.terms)
         if self.teacher is not None and asked:
             fixed = fixed._replace(teacher=devices.replicate(self.teacher.variables))
         return fixed
@@ -229,7 +231,7 @@ class Fitting:
         """The steps that are started together, and their batches on the devices."""
         fit, devices = self.run.fit, self.job.devices
         rows = devices.rows(fit.batch_size, fit.accumulate)
-        for steps in groups(first, self.plan.steps, self.together, self._interrupts):
+        for steps in groups(first, self.recipe.steps, self.together, self._interrupts):
             batches = [self._batch(step, rows) for step in steps]
             whole = len(steps) > 1
             yield steps, devices.split_all(batches) if whole else devices.split(batches[0])
@@ -244,10 +246,10 @@ class Fitting:
 
     def _train(self, state: TrainState, first: int) -> None:
         devices, fixed = self.job.devices, self._fixed()
-        train_step = devices.spread(make_train_step(self.plan), donate=True)
-        train_steps = devices.spread(make_train_steps(self.plan), donate=True)
-        probe = devices.spread(make_probe(self.plan), donate=False)
-        balance = devices.spread(make_balance(self.plan), donate=True)
+        train_step = devices.spread(make_train_step(self.recipe), donate=True)
+        train_steps = devices.spread(make_train_steps(self.recipe), donate=True)
+        probe = devices.spread(make_probe(self.recipe), donate=False)
+        balance = devices.spread(make_balance(self.recipe), donate=True)
         every = self.run.fit.balance
         for steps, batch in prefetch(self._batches(first)):
             with jax.transfer_guard("disallow"):
@@ -262,18 +264,18 @@ class Fitting:
             saved = step in self.validations
             if saved:
                 self._save(state, step, self._validated(state, step))
-                if len(self.plan.terms) > 1:
+                if len(self.recipe.terms) > 1:
                     self._felt(step, probe(state, fixed, batch))
             if self.job.stop():
                 if not saved:
                     self._save(state, step, {})
                 self.checkpoints.wait()
-                raise Preempted(f"{self.run.role} stopped at step {step} of {self.plan.steps}")
+                raise Preempted(f"{self.run.role} stopped at step {step} of {self.recipe.steps}")
 
     def _validation_steps(self) -> set[int]:
-        every = self.run.fit.eval_every * self.plan.steps_per_epoch
-        count = math.floor(self.plan.steps / every)
-        return {max(1, round(i * every)) for i in range(1, count + 1)} | {self.plan.steps}
+        every = self.run.fit.eval_every * self.recipe.steps_per_epoch
+        count = math.floor(self.recipe.steps / every)
+        return {max(1, round(i * every)) for i in range(1, count + 1)} | {self.recipe.steps}
 
     def _drain(self) -> None:
         while self.pending:
@@ -287,7 +289,7 @@ class Fitting:
             self._note(step + 1, numbers)
 
     def _note(self, step: int, numbers: np.ndarray) -> None:
-        named = dict(zip(self.plan.metric_names(), numbers.tolist(), strict=True))
+        named = dict(zip(self.recipe.metric_names(), numbers.tolist(), strict=True))
         if not np.isfinite(numbers).all():
             self._diverged(step, named)
         noted = step == 1 or step % self.job.runtime.log_every == 0 or step in self.validations
@@ -300,7 +302,7 @@ class Fitting:
         }
         self.weights = weights
         line = {
-            "epoch": step / self.plan.steps_per_epoch,
+            "epoch": step / self.recipe.steps_per_epoch,
             **{k: named[k] for k in ("loss", "learning_rate", "gradient_norm")},
             "terms": {name: named[name] for name in weights},
             "weights": weights,
@@ -315,17 +317,17 @@ class Fitting:
 
     def _felt(self, step: int, norms: jax.Array) -> None:
         """How hard each term pulls at the student and at its adapter; a warning is said once."""
-        names = term_names(self.plan.terms)
+        names = term_names(self.recipe.terms)
         by_term = [
             dict(zip(names, row.astype(float).tolist(), strict=True)) for row in fetch(norms)
         ]
-        epoch = step / self.plan.steps_per_epoch
+        epoch = step / self.recipe.steps_per_epoch
         line = {"epoch": epoch, "student": by_term[0], "adapters": by_term[1]}
         self._write("gradients", step, line)
         pulls = {name: by_term[0][name] * self.weights[name] for name in names}
         task = [
             name
-            for name, term in zip(names, self.plan.terms, strict=True)
+            for name, term in zip(names, self.recipe.terms, strict=True)
             if not term.loss.needs_teacher
         ]
         adapters = {name: by_term[1][name] for name in self.adapted}
@@ -352,7 +354,7 @@ class Fitting:
         began = time.monotonic()
         weights = "ema" if state.ema else "raw"
         metrics = self.validate(state.ema or state.variables())
-        line = {"epoch": step / self.plan.steps_per_epoch, "weights": weights, **metrics}
+        line = {"epoch": step / self.recipe.steps_per_epoch, "weights": weights, **metrics}
         self._write("validation", step, line)
         self.job.reporter.validated(step, metrics)
         self.speed.pause(time.monotonic() - began)
@@ -364,7 +366,7 @@ class Fitting:
             return
         meta = {
             "step": step,
-            "epoch": step / self.plan.steps_per_epoch,
+            "epoch": step / self.recipe.steps_per_epoch,
             "seconds": self._seconds(),
             "metrics": metrics,
             "run": to_dict(self.run),
@@ -378,7 +380,7 @@ class Fitting:
         for which in ("latest", "best"):
             meta = self.checkpoints.meta(self.checkpoints.find(which))
             kept[which] = {key: meta[key] for key in ("step", "epoch", "metrics")}
-        return {"steps": self.plan.steps, "seconds": self._seconds(), **kept}
+        return {"steps": self.recipe.steps, "seconds": self._seconds(), **kept}
 
     def _seconds(self) -> float:
         return round(self.seconds_before + time.monotonic() - self.started, 2)

@@ -42,7 +42,7 @@ DETECTORS = {
 }
 """What JAX recognises, in its own order."""
 
-_agreements = itertools.count()
+_broadcasts = itertools.count()
 
 ENGINES = {
     "Open MPI": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
@@ -112,7 +112,7 @@ def resolve(processes: Processes, environ: Mapping[str, str]) -> Topology | None
     sources = (_config(processes), _variables(environ), _skypilot(environ), _engine(environ))
     found = [topology for topology in sources if topology is not None]
     for other in found[1:]:
-        _agree(found[0], other)
+        _check_same(found[0], other)
     return found[0] if found else None
 
 
@@ -127,7 +127,7 @@ def meet(name: str, timeout: int = 3600) -> None:
         client.wait_at_barrier(name, 1000 * timeout)
 
 
-def agree(value: T, timeout: int = 3600) -> T:
+def from_first(value: T, timeout: int = 3600) -> T:
     """The first process's value, in all of them; `value` must survive JSON.
 
     For decisions that rest on files: what one process has just written, another may see or not.
@@ -136,7 +136,7 @@ def agree(value: T, timeout: int = 3600) -> T:
     client = distributed.global_state.client
     if client is None:
         return value
-    key = f"kdjax/agreed/{next(_agreements)}"
+    key = f"kdjax/from_first/{next(_broadcasts)}"
     if distributed.global_state.process_id == 0:
         client.key_value_set(key, json.dumps(value))
         return value
@@ -202,7 +202,7 @@ def _engine(environ: Mapping[str, str]) -> Topology | None:
     return None
 
 
-def _agree(a: Topology, b: Topology) -> None:
+def _check_same(a: Topology, b: Topology) -> None:
     if (a.count, a.index) != (b.count, b.index):
         raise ValueError(
             f"{a.source} says process {a.index}/{a.count}, but {b.source} says "
@@ -245,7 +245,7 @@ def _detect(expected: Topology | None, timeout: int, environ: Mapping[str, str])
     coordinator = cluster.get_coordinator_address(timeout, port)
     found = Topology(source, coordinator, cluster.get_process_count(), cluster.get_process_id())
     if expected is not None:
-        _agree(expected, found)
+        _check_same(expected, found)
     return found
 
 

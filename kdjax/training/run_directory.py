@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from kdjax import __version__
-from kdjax.config import differences, from_dict, read_json, to_dict
 from kdjax.data.sources import DataInfo
 from kdjax.experiment import Run
+from kdjax.experiment.json import differences, from_dict, read_json, to_dict
 
 
 @dataclass(frozen=True)

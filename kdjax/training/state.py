@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
+from kdjax.experiment.objective import Term, term_names
 from kdjax.models import Model
-from kdjax.objective import Term, term_names
 from kdjax.types import Batch, Variables
 
 T = TypeVar("T")

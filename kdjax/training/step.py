@@ -9,26 +9,26 @@ import optax
 from jaxtyping import Array, Float
 
 from kdjax.training.gradients import gradients_of
-from kdjax.training.plan import Plan
+from kdjax.training.recipe import Recipe
 from kdjax.training.state import Fixed, TrainState
 from kdjax.types import AXIS, Batch
 
 Step = Callable[[TrainState, Fixed, Batch], tuple[TrainState, Array]]
 
 
-def make_train_step(plan: Plan) -> Step:
+def make_train_step(recipe: Recipe) -> Step:
     """The per-device function `(state, fixed, batch) -> (state, metrics)`.
 
-    `metrics` is one float32 vector, named by `plan.metric_names()`, so that the host fetches one
+    `metrics` is one float32 vector, named by `recipe.metric_names()`, so that the host fetches one
     array a step. The objective is `sum_i w_i(epoch) · loss_i(global batch)`.
     """
-    fit = plan.run.fit
-    optimizer, schedule = plan.optimizer(), plan.schedule()
+    fit = recipe.run.fit
+    optimizer, schedule = recipe.optimizer(), recipe.schedule()
 
     def train_step(state: TrainState, fixed: Fixed, batch: Batch) -> tuple[TrainState, Array]:
-        weights = plan.weights(state)
-        pulls = [weights, *plan.apart(weights)]
-        parts, (stats, memory), terms = gradients_of(plan, state, fixed, batch, pulls)
+        weights = recipe.weights(state)
+        pulls = [weights, *recipe.apart(weights)]
+        parts, (stats, memory), terms = gradients_of(recipe, state, fixed, batch, pulls)
         # The one reduction: up to here everything is this device's share of the global batch.
         (gradients, *apart), terms = jax.lax.psum((parts, terms), AXIS)
         stats = jax.lax.pmean(stats, AXIS)
@@ -48,13 +48,13 @@ def make_train_step(plan: Plan) -> Step:
     return train_step
 
 
-def make_train_steps(plan: Plan) -> Step:
+def make_train_steps(recipe: Recipe) -> Step:
     """The per-device function that makes a step of each batch of `[steps, …]`, in their order.
 
     Metrics are `[steps, metrics]`. The host, which takes about a millisecond to start a step,
     starts all of them at once.
     """
-    train_step = make_train_step(plan)
+    train_step = make_train_step(recipe)
     # XLA's CPU backend runs convolutions inside a rolled loop 100 times slower.
     unroll = jax.default_backend() == "cpu"
 
@@ -67,7 +67,7 @@ def make_train_steps(plan: Plan) -> Step:
     return train_steps
 
 
-def make_probe(plan: Plan) -> Callable[[TrainState, Fixed, Batch], Array]:
+def make_probe(recipe: Recipe) -> Callable[[TrainState, Fixed, Batch], Array]:
     """The per-device function `(state, fixed, batch) -> norms`, `[2, terms]`.
 
     The norm of each unweighted term's gradient on the student, and on its own adapter: one
@@ -75,8 +75,8 @@ def make_probe(plan: Plan) -> Callable[[TrainState, Fixed, Batch], Array]:
     """
 
     def probe(state: TrainState, fixed: Fixed, batch: Batch) -> Float[Array, "2 terms"]:
-        pulls = list(jnp.eye(len(plan.terms)))
-        parts, _, _ = gradients_of(plan, state, fixed, batch, pulls)
+        pulls = list(jnp.eye(len(recipe.terms)))
+        parts, _, _ = gradients_of(recipe, state, fixed, batch, pulls)
         parts = jax.lax.psum(parts, AXIS)
         norms = [[optax.tree.norm(part[of]) for part in parts] for of in ("student", "adapters")]
         return jnp.asarray(norms, jnp.float32)
@@ -84,14 +84,14 @@ def make_probe(plan: Plan) -> Callable[[TrainState, Fixed, Batch], Array]:
     return probe
 
 
-def make_balance(plan: Plan) -> Callable[[TrainState, Fixed, Batch], TrainState]:
+def make_balance(recipe: Recipe) -> Callable[[TrainState, Fixed, Batch], TrainState]:
     """The per-device function that scales the terms so that weights are ratios of gradients.
 
     `scale_i = |gradient of the first term| / |gradient of term i|` on the student, both without
     weights, so a term of weight 2 beside a first one of weight 1 pulls twice as hard as that. A
     term without a gradient keeps its scale.
     """
-    probe = make_probe(plan)
+    probe = make_probe(recipe)
 
     def balance(state: TrainState, fixed: Fixed, batch: Batch) -> TrainState:
         norms, _ = probe(state, fixed, batch)

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 import tests.losses
+from kdjax.experiment.objective import Term
 from kdjax.losses import DistillationLoss
 from kdjax.models import Model
-from kdjax.objective import Term
 from tests.losses.support import (
     EXAMPLES,
     RECTIFIED,

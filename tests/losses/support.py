@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from kdjax.training.share import MUTABLE, share
+from kdjax.training.device_loss import MUTABLE, device_loss
 from kdjax.types import AXIS, Batch, Outputs
 
 CLASSES, EXAMPLES = 5, 4
@@ -128,7 +128,7 @@ def part_of(loss, student, teacher, batch, variables):
     loss = loss.for_examples(SPLIT)
 
     def objective(student, params):
-        return share(loss, {**variables, "params": params}, student, teacher, batch, KEY)
+        return device_loss(loss, {**variables, "params": params}, student, teacher, batch, KEY)
 
     grad = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
     (part, changed), (by_student, by_params) = grad(student, variables.get("params", {}))

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
+from kdjax.experiment.objective import Term
 from kdjax.losses import BYOT
-from kdjax.objective import Term
 from tests.losses.contract import Spec, contract
 from tests.losses.formulas import batch_norm, conv, divergence, label_loss
 from tests.losses.support import example

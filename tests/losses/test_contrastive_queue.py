@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from kdjax.experiment.objective import Term
 from kdjax.losses import ContrastiveQueue
-from kdjax.objective import Term
 from tests.losses.contract import Spec, contract
 from tests.losses.formulas import unit
 from tests.losses.support import KEY, batch_of, embeddings, example, law, own_variables, says

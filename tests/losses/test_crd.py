@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from kdjax.experiment.objective import Term
 from kdjax.losses import CRD
 from kdjax.losses.crd import last_of_each
-from kdjax.objective import Term
 from tests.losses.contract import Spec, contract
 from tests.losses.formulas import unit
 from tests.losses.support import (

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from kdjax.experiment.objective import Term
 from kdjax.losses import FSP
 from kdjax.models import SmallCNN
-from kdjax.objective import Term
 from tests.losses.contract import Spec, contract
 from tests.losses.formulas import windows
 from tests.losses.support import example, law, maps, says, value_and_slope

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from kdjax.experiment.objective import Term
 from kdjax.losses import KDSVD
 from kdjax.losses.kdsvd import right_singular_vectors
 from kdjax.models import SmallCNN
-from kdjax.objective import Term
 from tests.losses.contract import Spec, contract
 from tests.losses.support import (
     agree,

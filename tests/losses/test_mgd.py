@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
+from kdjax.experiment.objective import Term
 from kdjax.losses import MGD
-from kdjax.objective import Term
 from tests.losses.contract import Spec, contract
 from tests.losses.formulas import conv, pool_to_common
 from tests.losses.support import KEY, batch_of, example, own_variables, value

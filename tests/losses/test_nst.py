@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from kdjax.experiment.objective import Term
 from kdjax.losses import NST
 from kdjax.losses.nst import discrepancy
-from kdjax.objective import Term
 from tests.losses.contract import Spec, contract
 from tests.losses.formulas import pool_to_common, unit
 from tests.losses.support import agree, law, maps, says, value_and_slope, values_of

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdjax.experiment.objective import Term
 from kdjax.losses import OFA, Ramp
-from kdjax.objective import Term
 from tests.losses.contract import Spec, contract
 from tests.losses.formulas import batch_norm, conv, label_loss, log_softmax
 from tests.losses.support import (

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdjax.experiment.objective import Term
 from kdjax.losses import OFD
 from kdjax.losses.ofd import normal_margin, partial_distance
-from kdjax.objective import Term
 from tests.losses.contract import Spec, contract
 from tests.losses.formulas import batch_norm, conv, pool_to_common
 from tests.losses.support import LABELS, law, maps, says, value

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdjax.experiment.objective import Term
 from kdjax.losses import PKT
-from kdjax.objective import Term
 from tests.losses.contract import Spec, contract
 from tests.losses.formulas import unit
 from tests.losses.support import (

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
+from kdjax.experiment.objective import Term
 from kdjax.losses import SemCKD
-from kdjax.objective import Term
 from tests.losses.contract import Spec, contract
 from tests.losses.formulas import batch_norm, conv, pool_to_common, unit
 from tests.losses.support import example, own_variables, value

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdjax.experiment.objective import Term
 from kdjax.losses import SP
-from kdjax.objective import Term
 from tests.losses.contract import Spec, contract
 from tests.losses.support import example, law, maps, says, value_and_slope, values_of
 

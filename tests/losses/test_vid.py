@@ -4,8 +4,8 @@ import jax
 import numpy as np
 from hypothesis import given
 
+from kdjax.experiment.objective import Term
 from kdjax.losses import VID
-from kdjax.objective import Term
 from tests.losses.contract import Spec, contract
 from tests.losses.formulas import conv, pool_to_common
 from tests.losses.support import LABELS, example, law, maps, says, value

@@ -1,11 +1,12 @@
 """What a transform is: a pure function of an image and its key, or of all of a device's batch."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from kdjax.checks import require
 from kdjax.types import Batch
 
 Shape = tuple[int, int, int]
@@ -34,12 +35,6 @@ class Transform:
 
     def check_shape(self, shape: Shape) -> None:
         """ValueError for the first field that cannot work with images of this shape."""
-
-
-def require(field: str, value: Any, holds: bool, remedy: str) -> None:
-    """A rule of a field."""
-    if not holds:
-        raise ValueError(f"{field}: {value!r} cannot work; it must be {remedy}.")
 
 
 def require_probability(value: float) -> None:

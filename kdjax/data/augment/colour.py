@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from kdjax.data.augment.base import Shape, Transform, require, rounded, unit
+from kdjax.checks import require
+from kdjax.data.augment.base import Shape, Transform, rounded, unit
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 

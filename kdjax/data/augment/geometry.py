@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from kdjax.data.augment.base import Shape, Transform, require, require_probability, rounded
+from kdjax.checks import require
+from kdjax.data.augment.base import Shape, Transform, require_probability, rounded
 
 
 @dataclass(frozen=True, kw_only=True)

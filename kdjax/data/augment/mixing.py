@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from kdjax.data.augment.base import Transform, require, require_probability, unit
+from kdjax.checks import require
+from kdjax.data.augment.base import Transform, require_probability, unit
 from kdjax.data.augment.geometry import inside
 from kdjax.types import AXIS, Batch
 

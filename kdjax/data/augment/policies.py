@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from kdjax.data.augment.base import Shape, Transform, require
+from kdjax.checks import require
+from kdjax.data.augment.base import Shape, Transform
 from kdjax.data.augment.operations import Operation, Ranges, in_turn, operation, table
 
 NAMES = (

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from kdjax.checks import require
+
 Decay = Literal["all", "kernels"]
 """What weight decay touches: every trainable array, or only those with two or more axes."""
 
@@ -22,6 +24,11 @@ class Cosine:
     """Length of the linear warm-up from zero."""
     final: float = 0.0
     """What it falls to by the end, as a fraction of the peak."""
+
+    def check(self) -> None:
+        """Raise ValueError for the first field that cannot work."""
+        _check_rise(self.peak, self.warmup_epochs)
+        require("final", self.final, 0 <= self.final <= 1, "in [0, 1]")
 
     def schedule(self, steps_per_epoch: float, steps: int) -> optax.Schedule:
         """Learning rate by step."""
@@ -43,6 +50,14 @@ class Steps:
     warmup_epochs: float = 0.0
     """Length of the linear warm-up from zero."""
 
+    def check(self) -> None:
+        """Raise ValueError for the first field that cannot work."""
+        _check_rise(self.peak, self.warmup_epochs)
+        times = (self.warmup_epochs, *self.epochs)
+        rising = all(a < b for a, b in zip(times, self.epochs, strict=False))
+        require("epochs", self.epochs, rising, "rising, after the warm-up")
+        require("factor", self.factor, self.factor > 0, "positive")
+
     def schedule(self, steps_per_epoch: float, steps: int) -> optax.Schedule:
         """Learning rate by step."""
         del steps
@@ -63,6 +78,10 @@ class Constant:
     warmup_epochs: float = 0.0
     """Length of the linear warm-up from zero."""
 
+    def check(self) -> None:
+        """Raise ValueError for the first field that cannot work."""
+        _check_rise(self.peak, self.warmup_epochs)
+
     def schedule(self, steps_per_epoch: float, steps: int) -> optax.Schedule:
         """Learning rate by step."""
         del steps
@@ -71,6 +90,19 @@ class Constant:
 
 
 Schedule = Cosine | Steps | Constant
+
+
+def _check_rise(peak: float, warmup_epochs: float) -> None:
+    require("peak", peak, peak > 0, "positive")
+    require("warmup_epochs", warmup_epochs, warmup_epochs >= 0, ">= 0")
+
+
+def _check_momentum(name: str, kept: float) -> None:
+    require(name, kept, 0 <= kept < 1, "in [0, 1)")
+
+
+def _check_decay(weight_decay: float) -> None:
+    require("weight_decay", weight_decay, weight_decay >= 0, ">= 0")
 
 
 def _after_warmup(peak: float, warmup: int, rest: optax.Schedule) -> optax.Schedule:
@@ -93,6 +125,11 @@ class SGD:
     """What weight decay touches; the CIFAR-100 benchmark protocol decays "all"."""
 
     splits_task: ClassVar[bool] = False
+
+    def check(self) -> None:
+        """Raise ValueError for the first field that cannot work."""
+        _check_decay(self.weight_decay)
+        _check_momentum("momentum", self.momentum)
 
     def transform(self, rate: optax.Schedule) -> optax.GradientTransformation:
         """Gradients to updates."""
@@ -118,6 +155,13 @@ class AdamW:
     """What weight decay touches."""
 
     splits_task: ClassVar[bool] = False
+
+    def check(self) -> None:
+        """Raise ValueError for the first field that cannot work."""
+        _check_decay(self.weight_decay)
+        _check_momentum("b1", self.b1)
+        _check_momentum("b2", self.b2)
+        require("eps", self.eps, self.eps > 0, "positive")
 
     def transform(self, rate: optax.Schedule) -> optax.GradientTransformation:
         """Gradients to updates."""
@@ -151,6 +195,13 @@ class DOT:
     """What weight decay touches; the CIFAR-100 benchmark protocol decays "all"."""
 
     splits_task: ClassVar[bool] = True
+
+    def check(self) -> None:
+        """Raise ValueError for the first field that cannot work."""
+        _check_decay(self.weight_decay)
+        _check_momentum("momentum", self.momentum)
+        room = min(self.momentum, 1 - self.momentum)
+        require("delta", self.delta, 0 <= self.delta < room, f"in [0, {room:g})")
 
     def transform(self, rate: optax.Schedule) -> optax.GradientTransformationExtraArgs:
         """Gradients to updates; wants the task's own gradient as `task` beside the whole one."""

@@ -7,13 +7,13 @@ import optax
 from jaxtyping import Array, Float
 
 from kdjax.experiment import Run
+from kdjax.experiment.objective import Term, for_examples, term_names
 from kdjax.models import Model
-from kdjax.objective import Term, for_examples, term_names
 from kdjax.training.state import TrainState
 
 
 @dataclass(frozen=True)
-class Plan:
+class Recipe:
     """A run in steps: everything the step needs that is not an array."""
 
     run: Run
@@ -26,11 +26,11 @@ class Plan:
     """Batches straddle epochs, so this need not be whole."""
 
     @staticmethod
-    def of(run: Run, teacher: Model | None, examples: int) -> "Plan":
+    def of(run: Run, teacher: Model | None, examples: int) -> "Recipe":
         """Steps from epochs."""
         per_epoch = examples * run.data.views / run.fit.batch_size
         steps = max(1, round(run.fit.epochs * per_epoch))
-        return Plan(run, teacher, for_examples(run.losses, examples), steps, per_epoch)
+        return Recipe(run, teacher, for_examples(run.losses, examples), steps, per_epoch)
 
     def schedule(self) -> optax.Schedule:
         """Learning rate by step."""

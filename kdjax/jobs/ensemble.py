@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdjax.evaluation.load import Loaded, adapts, by, few, load_finished
-from kdjax.experiment import UNKNOWN, Fit, Run, Source
+from kdjax.experiment import UNKNOWN, Copied, Fit, Run
 from kdjax.models import Ensemble, Model
 from kdjax.models.ensemble import Weighting, join_variables, member_variables
 from kdjax.training.run_directory import RunDirectory
@@ -41,7 +41,7 @@ def join(
         model.check()
     except ValueError as error:
         raise ValueError(f"--{error}") from error
-    run = _run(first, model, tuple(_source(network) for network in networks))
+    run = _run(first, model, tuple(_copied(network) for network in networks))
     variables = join_variables([network.variables for network in networks])
     write_untrained(RunDirectory(out), run, first.info, variables)
     return model
@@ -59,12 +59,12 @@ def split(run: Path, member: int, out: Path, *, checkpoint: str = "best") -> Mod
         raise ValueError(f"--member: {member} cannot work; {run} has members 0 to {last}.")
     alone = model.networks()[member]
     variables = member_variables(network.variables, member)
-    written = _run(network, alone, (_source(network, member),))
+    written = _run(network, alone, (_copied(network, member),))
     write_untrained(RunDirectory(out), written, network.info, variables)
     return alone
 
 
-def _run(like: Loaded, model: Model, sources: tuple[Source, ...]) -> Run:
+def _run(like: Loaded, model: Model, copied: tuple[Copied, ...]) -> Run:
     return Run(
         role="teacher",
         seed=like.run.seed,
@@ -72,12 +72,12 @@ def _run(like: Loaded, model: Model, sources: tuple[Source, ...]) -> Run:
         model=model,
         losses=(),
         fit=Fit(epochs=0),
-        sources=sources,
+        copied=copied,
     )
 
 
-def _source(network: Loaded, member: int | None = None) -> Source:
-    return Source(
+def _copied(network: Loaded, member: int | None = None) -> Copied:
+    return Copied(
         run=str(network.directory.absolute()),
         step=network.step,
         digest=network.digest,

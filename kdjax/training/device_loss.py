@@ -15,7 +15,7 @@ MUTABLE = ("batch_stats", "memory")
 """Collections that a loss changes as it goes."""
 
 
-def share(
+def device_loss(
     loss: DistillationLoss,
     variables: Variables,
     student: Outputs,

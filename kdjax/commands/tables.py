@@ -9,18 +9,18 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from kdjax.config import to_json
 from kdjax.data.sources import DataInfo
-from kdjax.derivation import Comparison
 from kdjax.evaluation.load import load
 from kdjax.evaluation.of_run import open_experiment_data
 from kdjax.experiment import Experiment, Run
+from kdjax.experiment.json import to_json
+from kdjax.experiment.objective import for_examples, term_names
+from kdjax.experiment.runs import baseline_run, chain, field_of, teacher_run
+from kdjax.jobs.derive import Comparison
 from kdjax.models import Model
 from kdjax.models.summary import flops, output_shapes, parameter_count, stage_shapes
-from kdjax.objective import for_examples, term_names
-from kdjax.runs import baseline_run, chain, field_of, teacher_run
 from kdjax.training.parallel import Devices
-from kdjax.training.plan import Plan
+from kdjax.training.recipe import Recipe
 from kdjax.training.state import adapter_shapes
 
 RULES = {"last": "last epoch", "best": "best epoch on the test set, ours beside it the last"}
@@ -138,7 +138,7 @@ def _networks(models: Mapping[str, Model], shape: tuple[int, int, int]) -> Table
 
 
 def _terms(run: Run, teacher: Model, info: DataInfo) -> Table:
-    """The plan of the distillation: what each loss compares, through which adapter."""
+    """The recipe of the distillation: what each loss compares, through which adapter."""
     table = titled(f"losses of the {run.role}")
     for column in ("term", "weight", "compares (student ← teacher)"):
         table.add_column(column)
@@ -178,7 +178,7 @@ def _schedule(runs: list[Run], examples: int, devices: Devices) -> Table:
     for run in runs:
         batch = run.fit.batch_size
         devices.check_batch(f"{field_of(run.role)}.fit.batch_size", batch, run.fit.accumulate)
-        steps = Plan.of(run, None, examples).steps
+        steps = Recipe.of(run, None, examples).steps
         per_device = batch // devices.count
         table.add_row(run.role, f"{run.fit.epochs:g}", f"{steps:,}", f"{batch}", f"{per_device}")
     return table

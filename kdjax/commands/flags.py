@@ -14,12 +14,12 @@ import flax.linen as nn
 import tyro
 from tyro import constructors
 
-from kdjax import parsing
-from kdjax.config import LINEN_FIELDS, is_number_or
+from kdjax.commands import parsing
 from kdjax.experiment import Experiment
+from kdjax.experiment.json import LINEN_FIELDS, is_number_or
+from kdjax.experiment.presets import experiment_of, nearest
+from kdjax.experiment.rules import validate
 from kdjax.models import NAMED, Ensemble, Model
-from kdjax.presets import experiment_of, nearest
-from kdjax.rules import validate
 
 T = TypeVar("T")
 MODEL_FLAGS = ("teacher.model", "student.model")

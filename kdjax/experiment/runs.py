@@ -2,13 +2,20 @@
 
 import functools
 
-from kdjax.experiment import ASSISTANTS, Cache, Derive, Experiment, Run, Student, TeacherReference
+from kdjax.experiment.fields import (
+    ASSISTANTS,
+    Cache,
+    Experiment,
+    Run,
+    Student,
+    TeacherReference,
+)
+from kdjax.experiment.objective import Term
 from kdjax.losses import CrossEntropy
 from kdjax.models import Ensemble, Model, ReusedClassifier
 from kdjax.models.reused_classifier import reusing
 from kdjax.models.summary import Shape, flops, parameter_count
-from kdjax.objective import Term
-from kdjax.students.derive import derive, derive_within
+from kdjax.students.derive import Derive, derive, derive_within
 
 
 def student_model(student: Student, teacher: Model, shape: Shape, where: str = "student") -> Model:

@@ -1,13 +1,14 @@
-"""An experiment as one frozen value. What it must obey is in `kdjax.rules`."""
+"""An experiment as one frozen value. What it must obey is in `kdjax.experiment.rules`."""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
 from kdjax.data.augment import Augmentation
+from kdjax.experiment.objective import Term
+from kdjax.experiment.optim import SGD, Cosine, Optimizer, Schedule
 from kdjax.losses import CrossEntropy, SoftTarget
 from kdjax.models import Model, SmallCNN
-from kdjax.objective import Term
-from kdjax.optim import SGD, Cosine, Optimizer, Schedule
+from kdjax.students.derive import Derive
 
 UNKNOWN = "unknown"
 """Name of the data of a network that was imported without any."""
@@ -101,31 +102,6 @@ class Teacher:
     """How it is trained."""
     losses: tuple[Term, ...] = (Term(CrossEntropy()),)
     """Its objective."""
-
-
-Importance = Literal["l1", "bn_scale", "taylor"]
-"""What a channel's importance is read off: its kernels, its batch norm scales, or the loss."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Derive:
-    """A student made from its teacher."""
-
-    width: float = 0.5
-    """Share of the channels that is kept, in (0, 1]."""
-    params: float | None = None
-    """As wide as this share of the teacher's parameters allows, instead of `width`."""
-    flops: float | None = None
-    """As wide as this share of the teacher's operations allows, instead of `width`."""
-    depth: float = 1.0
-    """Share of the blocks that is kept, in (0, 1]; at least one block a stage remains."""
-    inherit: bool = True
-    """Start from the teacher's most important channels instead of from fresh weights."""
-    importance: Importance = "l1"
-    """What makes a channel important: its kernels' l1 norm, bn_scale, or taylor (needs data)."""
-    recalibrate: int = 16
-    """Training batches that batch norm statistics are measured on after inheriting, and that
-    taylor looks at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,7 +224,7 @@ class TeacherReference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source(TeacherReference):
+class Copied(TeacherReference):
     """A run that weights were copied from, with no training since."""
 
     member: int | None = None
@@ -283,5 +259,5 @@ class Run:
     """Start from the teacher's weights, cut down to this model."""
     imported: Imported | None = None
     """The weights were taken from a file; nothing was trained."""
-    sources: tuple[Source, ...] = ()
+    copied: tuple[Copied, ...] = ()
     """The weights were taken from these runs, joined or split; nothing was trained."""

@@ -16,8 +16,7 @@ from typing import Any
 
 import jax
 
-from kdjax import __version__, caching
-from kdjax.config import read_json, to_dict
+from kdjax import __version__
 from kdjax.data.pipeline import first_batches
 from kdjax.data.sources import DataSet
 from kdjax.deploy.export import export
@@ -26,20 +25,30 @@ from kdjax.evaluation.doubts import outdone
 from kdjax.evaluation.evaluate import make_evaluate
 from kdjax.evaluation.latency import latency_ms
 from kdjax.evaluation.load import Loaded, as_teacher, load
-from kdjax.evaluation.of_run import open_experiment_data, origin, verification_images
+from kdjax.evaluation.of_run import open_experiment_data, provenance, verification_images
 from kdjax.evaluation.probe import Probe
 from kdjax.experiment import Experiment, Fit, Run, TeacherReference
+from kdjax.experiment.json import read_json, to_dict
+from kdjax.experiment.objective import for_examples
+from kdjax.experiment.rules import check_views, validate
+from kdjax.experiment.runs import (
+    baseline_run,
+    chain,
+    distilled,
+    field_of,
+    roles,
+    student_run,
+    teacher_run,
+)
+from kdjax.jobs import cache
 from kdjax.models.summary import Shape, flops, parameter_count
-from kdjax.objective import for_examples
 from kdjax.report.page import build, read_job
-from kdjax.rules import check_views, validate
-from kdjax.runs import baseline_run, chain, distilled, field_of, roles, student_run, teacher_run
 from kdjax.students.first_weights import first_weights
 from kdjax.training.log import Reporter
 from kdjax.training.loop import Job, Preempted, Teaching, fit
 from kdjax.training.parallel import Devices, set_up_compilation_cache
 from kdjax.training.preemption import Preemption
-from kdjax.training.processes import agree, connect, meet
+from kdjax.training.processes import connect, from_first, meet
 from kdjax.training.run_directory import RunDirectory, locked, write_json
 from kdjax.training.state import adapter_shapes
 from kdjax.types import Variables
@@ -93,7 +102,7 @@ def _workshop(experiment: Experiment, workdir: Path) -> Iterator["Workshop"]:
     first = jax.process_index() == 0
     with locked(workdir) if first else nullcontext(), Preemption() as preemption:
         dataset = open_experiment_data(experiment)
-        if agree(dataset.info.fingerprint) != dataset.info.fingerprint:
+        if from_first(dataset.info.fingerprint) != dataset.info.fingerprint:
             raise ValueError(
                 f"data.name: process {jax.process_index()} sees another {dataset.info.name} than "
                 "process 0; give all of them the same files."
@@ -130,7 +139,7 @@ class Workshop:
             self._check_batch(field_of(run.role), run.fit)
             terms = for_examples(run.losses, self.dataset.info.sizes["train"])
             adapter_shapes(terms, run.model, teaching, shape)
-            caching.check(run, teaching, self.dataset.info)
+            cache.check(run, teaching, self.dataset.info)
             self._check_directory(run)
         self._check_directory(baseline_run(experiment, model, shape))
         if self.job.writes:
@@ -185,7 +194,7 @@ class Workshop:
     def test(self, role: str, teacher: Loaded) -> dict[str, Any]:
         """Evaluate the last and the best checkpoint on the test split: once, at the end."""
         path = self.workdir / role / "test.json"
-        if agree(path.is_file()):
+        if from_first(path.is_file()):
             return read_json(path)
         self._pause()
         self.job.reporter.say(f"{role:<9} is tested")
@@ -195,7 +204,7 @@ class Workshop:
         networks = {which: load(directory, which) for which in ("latest", "best")}
         evaluate = self._evaluate(networks["best"].run, "test", against)
         result = {
-            which: {**origin(network, "test"), **evaluate(network.variables)}
+            which: {**provenance(network, "test"), **evaluate(network.variables)}
             for which, network in networks.items()
         }
         result |= _facts(networks["best"], self.dataset.info.shape)
@@ -316,13 +325,13 @@ class Workshop:
             self.job,
             validate=validation,
             teacher=teaching,
-            kept=caching.kept_teacher(run, teacher, self.dataset.info) if teacher else None,
+            kept=cache.kept_teacher(run, teacher, self.dataset.info) if teacher else None,
             start=start,
             warnings=warnings,
         )
 
     def _finished(self, role: str) -> bool:
-        return agree(RunDirectory(self.workdir / role).result() is not None)
+        return from_first(RunDirectory(self.workdir / role).result() is not None)
 
     @cached_property
     def _prober(self) -> Probe:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
-from kdjax.config import from_dict, load_preset, read_json, to_dict
-from kdjax.experiment import Experiment
+from kdjax.experiment.fields import Experiment
+from kdjax.experiment.json import from_dict, load_preset, read_json, to_dict
 
 Config = Callable[..., Experiment]
 

@@ -2,29 +2,26 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, get_args
 
+from kdjax.checks import require, within
 from kdjax.data.augment import Augmentation
-from kdjax.experiment import ASSISTANTS, Cache, Data, Derive, Experiment, Fit, Runtime, Student
-from kdjax.losses import SimKD
-from kdjax.models import ConvNeXt, Ensemble, Model, ReusedClassifier
+from kdjax.experiment.fields import ASSISTANTS, Cache, Data, Experiment, Fit, Runtime, Student
+from kdjax.experiment.objective import Term
+from kdjax.models import Ensemble, Model, ReusedClassifier
 from kdjax.models.summary import Shape
-from kdjax.objective import Term
-from kdjax.optim import DOT, AdamW, Cosine, Optimizer, Steps
 
 
 def validate(experiment: Experiment) -> None:
     """Raise ValueError for the first value that cannot work, naming field, value and remedy."""
     _check_finite("", experiment)
-    _require("seed", experiment.seed, 0 <= experiment.seed < 2**32, "in [0, 2**32)")
+    require("seed", experiment.seed, 0 <= experiment.seed < 2**32, "in [0, 2**32)")
     data = experiment.data
     _check_data(data)
     _check_cache(experiment.teacher.cache, data)
     checkpoint = experiment.teacher.checkpoint
     known = checkpoint in ("best", "latest") or checkpoint.isdecimal()
-    _require("teacher.checkpoint", checkpoint, known, "best, latest or a step")
+    require("teacher.checkpoint", checkpoint, known, "best, latest or a step")
     if experiment.teacher.run is None:
         check_model("teacher.model", experiment.teacher.model)
         _check_fit("teacher.fit", experiment.teacher.fit)
@@ -33,20 +30,20 @@ def validate(experiment: Experiment) -> None:
         _check_projector("teacher.losses", experiment.teacher.losses, reuses=False)
     most = len(ASSISTANTS)
     few = len(experiment.assistants) <= most
-    _require("assistants", len(experiment.assistants), few, f"at most {most} of them")
+    require("assistants", len(experiment.assistants), few, f"at most {most} of them")
     for where, assistant in _numbered(experiment.assistants):
         _check_student(where, assistant, data)
     _check_student("student", experiment.student, data)
     for role in ("teacher", "baseline", "student") if experiment.published else ():
         top1 = getattr(experiment.published, role)
         fits = top1 is None or 1 < top1 <= 100
-        _require(f"published.{role}", top1, fits, "in per cent, above 1 and at most 100")
+        require(f"published.{role}", top1, fits, "in per cent, above 1 and at most 100")
     _check_runtime(experiment.runtime)
 
 
 def _check_cache(cache: Cache, data: Data) -> None:
     if cache.top_k is not None:
-        _require("teacher.cache.top_k", cache.top_k, cache.top_k >= 1, "at least 1, or None")
+        require("teacher.cache.top_k", cache.top_k, cache.top_k >= 1, "at least 1, or None")
     mixed = data.teacher_augment is None and any(t.mixes for t in data.augment)
     if cache.directory is not None and mixed:
         raise ValueError(
@@ -77,7 +74,7 @@ def check_unlabelled(experiment: Experiment) -> None:
         if student.model is None and student.derive.inherit:
             labels = student.derive.importance != "taylor"
             remedy = f"l1 or bn_scale: taylor reads labels, and {without}"
-            _require(f"{where}.derive.importance", "taylor", labels, remedy)
+            require(f"{where}.derive.importance", "taylor", labels, remedy)
 
 
 def _numbered(assistants: tuple[Student, ...]) -> list[tuple[str, Student]]:
@@ -88,45 +85,19 @@ def _check_student(where: str, student: Student, data: Data) -> None:
     if student.model is not None:
         check_model(f"{where}.model", student.model)
     else:
-        _check_derive(f"{where}.derive", student.derive)
+        with within(f"{where}.derive"):
+            student.derive.check()
     _check_fit(f"{where}.fit", student.fit)
     taught = not student.fit.ema_teacher
-    _require(f"{where}.fit.ema_teacher", True, taught, "False: a student has a teacher already")
+    require(f"{where}.fit.ema_teacher", True, taught, "False: a student has a teacher already")
     _check_losses(f"{where}.losses", student.losses, data, has_teacher=True)
     _check_projector(f"{where}.losses", student.losses, reuses=student.reuse_classifier)
-
-
-def _check_derive(where: str, derive: Derive) -> None:
-    _require(f"{where}.width", derive.width, 0 < derive.width <= 1, "in (0, 1]")
-    _require(f"{where}.depth", derive.depth, 0 < derive.depth <= 1, "in (0, 1]")
-    least = 1 if derive.importance == "taylor" else 0
-    _require(f"{where}.recalibrate", derive.recalibrate, derive.recalibrate >= least, f">= {least}")
-    for name in ("params", "flops"):
-        share = getattr(derive, name)
-        fits = share is None or 0 < share <= 1
-        _require(f"{where}.{name}", share, fits, "in (0, 1], or None")
-    if derive.params is not None and derive.flops is not None:
-        raise ValueError(f"{where}: params and flops are both set; give one of them.")
-
-
-def _require(name: str, value: object, holds: bool, remedy: str) -> None:
-    if not holds:
-        raise ValueError(f"{name}: {value!r} cannot work; it must be {remedy}.")
-
-
-@contextmanager
-def _field_of(where: str) -> Iterator[None]:
-    """Errors of a part, which names its own fields, say where it is."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{where}.{error}") from error
 
 
 def _check_finite(where: str, value: object) -> None:
     """The comparisons below let infinities pass, and fields without a rule let NaN pass."""
     if isinstance(value, float):
-        _require(where, value, math.isfinite(value), "a finite number")
+        require(where, value, math.isfinite(value), "a finite number")
     elif isinstance(value, tuple):
         for i, item in enumerate(value):
             _check_finite(f"{where}.{i}", item)
@@ -139,13 +110,13 @@ def _check_finite(where: str, value: object) -> None:
 def _check_data(data: Data) -> None:
     kind, _, rest = data.name.partition(":")
     known = data.name == "digits" or (kind in ("tfds", "folder", "npz") and rest != "")
-    _require("data.name", data.name, known, "digits, tfds:NAME, folder:DIR or npz:FILE")
+    require("data.name", data.name, known, "digits, tfds:NAME, folder:DIR or npz:FILE")
     if data.image_size is not None:
         positive = min(data.image_size) > 0
-        _require("data.image_size", data.image_size, positive, "two positive numbers, or None")
-    _require("data.views", data.views, data.views >= 1, "at least 1")
+        require("data.image_size", data.image_size, positive, "two positive numbers, or None")
+    require("data.views", data.views, data.views >= 1, "at least 1")
     if data.cycle is not None:
-        _require("data.cycle", data.cycle, data.cycle >= 1, "at least 1, or None")
+        require("data.cycle", data.cycle, data.cycle >= 1, "at least 1, or None")
     _check_augment("data.augment", data.augment)
     if data.teacher_augment is not None:
         _check_augment("data.teacher_augment", data.teacher_augment)
@@ -160,7 +131,7 @@ def _check_data(data: Data) -> None:
 def _check_augment(list_name: str, transforms: tuple[Augmentation, ...]) -> None:
     for i, transform in enumerate(transforms):
         where = f"{list_name}.{i}"
-        with _field_of(where):
+        with within(where):
             transform.check()
         if transform.mixes and i + 1 < len(transforms):
             raise ValueError(
@@ -178,7 +149,7 @@ def check_views(data: Data, shape: Shape) -> None:
     """Raise ValueError for the first view that images of this shape cannot be seen through."""
     for name in ("augment", "teacher_augment"):
         for i, transform in enumerate(getattr(data, name) or ()):
-            with _field_of(f"data.{name}.{i}"):
+            with within(f"data.{name}.{i}"):
                 transform.check_shape(shape)
 
 
@@ -200,13 +171,13 @@ def check_model(where: str, model: Model) -> None:
             f"{where}: a ReusedClassifier is made of a student and its teacher; name the student's "
             "network, and set student.reuse_classifier=True."
         )
-    _require(f"{where}.num_classes", model.num_classes, model.num_classes >= 2, "at least 2")
+    require(f"{where}.num_classes", model.num_classes, model.num_classes >= 2, "at least 2")
     mean, std = model.mean, model.std
     positive = all(s > 0 for s in std) and len(std) > 0
-    _require(f"{where}.std", std, positive, "positive, one value or one a channel")
+    require(f"{where}.std", std, positive, "positive, one value or one a channel")
     fits = len(mean) == len(std) or (len(mean) > 0 and 1 in (len(mean), len(std)))
-    _require(f"{where}.mean", mean, fits, f"one value or as many as the {len(std)} of std")
-    with _field_of(where):
+    require(f"{where}.mean", mean, fits, f"one value or as many as the {len(std)} of std")
+    with within(where):
         model.check()
     if isinstance(model, Ensemble):
         for i, member in enumerate(model.members):
@@ -220,41 +191,32 @@ def check_model(where: str, model: Model) -> None:
         if all(type(size) is int for size in sizes):
             least = 0 if f.name in MAY_BE_ZERO else 1
             fine = min(sizes, default=least if f.name in MAY_BE_EMPTY else -1) >= least
-            _require(f"{where}.{f.name}", value, fine, f"at least {least}")
+            require(f"{where}.{f.name}", value, fine, f"at least {least}")
     blocks: tuple[int, ...] | None = getattr(model, "blocks", None)
     for name, more in LENGTHS.items() if blocks else ():
         values: tuple[Any, ...] | None = getattr(model, name, None)
-        if isinstance(model, ConvNeXt):
-            more = 0  # its stem is as wide as its first stage
+        more = model.stem_widths if name == "widths" else more
         if blocks and values is not None:
             remedy = f"one value {STEM[more]} each of {len(blocks)} stages"
-            _require(f"{where}.{name}", values, len(values) == len(blocks) + more, remedy)
+            require(f"{where}.{name}", values, len(values) == len(blocks) + more, remedy)
 
 
 def _check_fit(where: str, fit: Fit) -> None:
-    _require(f"{where}.epochs", fit.epochs, fit.epochs > 0, "positive")
-    _require(f"{where}.batch_size", fit.batch_size, fit.batch_size >= 1, "at least 1")
+    require(f"{where}.epochs", fit.epochs, fit.epochs > 0, "positive")
+    require(f"{where}.batch_size", fit.batch_size, fit.batch_size >= 1, "at least 1")
     divides = fit.accumulate >= 1 and fit.batch_size % fit.accumulate == 0
-    _require(f"{where}.accumulate", fit.accumulate, divides, f"a divisor of {fit.batch_size}")
-    _require(f"{where}.eval_every", fit.eval_every, fit.eval_every > 0, "positive")
-    _require(f"{where}.schedule.peak", fit.schedule.peak, fit.schedule.peak > 0, "positive")
-    warmup = fit.schedule.warmup_epochs
-    _require(f"{where}.schedule.warmup_epochs", warmup, warmup >= 0, ">= 0")
-    if isinstance(fit.schedule, Steps):
-        drops, factor = fit.schedule.epochs, fit.schedule.factor
-        rising = all(a < b for a, b in zip((warmup, *drops), drops, strict=False))
-        _require(f"{where}.schedule.epochs", drops, rising, "rising, after the warm-up")
-        _require(f"{where}.schedule.factor", factor, factor > 0, "positive")
-    if isinstance(fit.schedule, Cosine):
-        final = fit.schedule.final
-        _require(f"{where}.schedule.final", final, 0 <= final <= 1, "in [0, 1]")
-    _check_optimizer(f"{where}.optimizer", fit.optimizer)
+    require(f"{where}.accumulate", fit.accumulate, divides, f"a divisor of {fit.batch_size}")
+    require(f"{where}.eval_every", fit.eval_every, fit.eval_every > 0, "positive")
+    with within(f"{where}.schedule"):
+        fit.schedule.check()
+    with within(f"{where}.optimizer"):
+        fit.optimizer.check()
     if fit.clip_norm is not None:
-        _require(f"{where}.clip_norm", fit.clip_norm, fit.clip_norm > 0, "positive, or None")
-    if fit.clip_norm is not None and isinstance(fit.optimizer, DOT):
+        require(f"{where}.clip_norm", fit.clip_norm, fit.clip_norm > 0, "positive, or None")
+    if fit.clip_norm is not None and fit.optimizer.splits_task:
         raise ValueError(
-            f"{where}.clip_norm: DOT takes the gradient apart, which clipping would upset; "
-            "leave it None, or choose another optimizer."
+            f"{where}.clip_norm: {type(fit.optimizer).__name__} takes the gradient "
+            "apart, which clipping would upset; leave it None, or choose another optimizer."
         )
     if fit.ema_teacher and fit.ema_decay is None:
         raise ValueError(
@@ -262,34 +224,20 @@ def _check_fit(where: str, fit: Fit) -> None:
             "0.999."
         )
     if fit.balance is not None:
-        _require(f"{where}.balance", fit.balance, fit.balance >= 1, "at least 1, or None")
+        require(f"{where}.balance", fit.balance, fit.balance >= 1, "at least 1, or None")
     if fit.ema_decay is not None:
-        _require(f"{where}.ema_decay", fit.ema_decay, 0 < fit.ema_decay < 1, "in (0, 1), or None")
-
-
-def _check_optimizer(where: str, optimizer: Optimizer) -> None:
-    decay = optimizer.weight_decay
-    _require(f"{where}.weight_decay", decay, decay >= 0, ">= 0")
-    averages = ("b1", "b2") if isinstance(optimizer, AdamW) else ("momentum",)
-    for name in averages:
-        kept = getattr(optimizer, name)
-        _require(f"{where}.{name}", kept, 0 <= kept < 1, "in [0, 1)")
-    if isinstance(optimizer, AdamW):
-        _require(f"{where}.eps", optimizer.eps, optimizer.eps > 0, "positive")
-    if isinstance(optimizer, DOT):
-        room = min(optimizer.momentum, 1 - optimizer.momentum)
-        fits = 0 <= optimizer.delta < room
-        _require(f"{where}.delta", optimizer.delta, fits, f"in [0, {room:g})")
+        require(f"{where}.ema_decay", fit.ema_decay, 0 < fit.ema_decay < 1, "in (0, 1), or None")
 
 
 def _check_losses(where: str, losses: tuple[Term, ...], data: Data, *, has_teacher: bool) -> None:
-    _require(where, losses, len(losses) > 0, "at least one term")
+    require(where, losses, len(losses) > 0, "at least one term")
     mixing = _mixing(data.augment)
     for i, term in enumerate(losses):
-        _require(f"{where}.{i}.weight", term.weight, term.weight >= 0, ">= 0")
+        require(f"{where}.{i}.weight", term.weight, term.weight >= 0, ">= 0")
         if term.schedule is not None:
-            term.schedule.check(f"{where}.{i}.schedule")
-        with _field_of(f"{where}.{i}.loss"):
+            with within(f"{where}.{i}.schedule"):
+                term.schedule.check()
+        with within(f"{where}.{i}.loss"):
             term.loss.check()
         if term.loss.needs_one_label and mixing:
             raise ValueError(
@@ -305,19 +253,19 @@ def _check_losses(where: str, losses: tuple[Term, ...], data: Data, *, has_teach
 
 def _check_projector(where: str, losses: tuple[Term, ...], *, reuses: bool) -> None:
     for i, term in enumerate(losses):
-        if isinstance(term.loss, SimKD) and not reuses:
+        if term.loss.needs_projector and not reuses:
             raise ValueError(
-                f"{where}.{i}: SimKD teaches a student that answers with its teacher's classifier; "
-                "set student.reuse_classifier=True, or choose another loss."
+                f"{where}.{i}: {type(term.loss).__name__} teaches a student that answers with its "
+                "teacher's classifier; set student.reuse_classifier=True, or choose another loss."
             )
 
 
 def _check_runtime(runtime: Runtime) -> None:
     for name in ("eval_batch_size", "log_every", "keep_latest", "keep_best"):
         value = getattr(runtime, name)
-        _require(f"runtime.{name}", value, value >= 1, "at least 1")
+        require(f"runtime.{name}", value, value >= 1, "at least 1")
     together = runtime.steps_per_dispatch
     if together is not None:
-        _require("runtime.steps_per_dispatch", together, together >= 1, "at least 1, or None")
+        require("runtime.steps_per_dispatch", together, together >= 1, "at least 1, or None")
     if runtime.devices is not None:
-        _require("runtime.devices", runtime.devices, runtime.devices >= 1, "at least 1, or None")
+        require("runtime.devices", runtime.devices, runtime.devices >= 1, "at least 1, or None")

@@ -17,9 +17,9 @@ from kdjax.evaluation.latency import latency_ms
 from kdjax.evaluation.load import Loaded, load
 from kdjax.evaluation.of_run import check_stands_in, open_data
 from kdjax.experiment import UNKNOWN, Data, Derive, Fit, Run, Student, TeacherReference
+from kdjax.experiment.runs import student_model
 from kdjax.models import Model
 from kdjax.models.summary import flops, parameter_count, stage_shapes
-from kdjax.runs import student_model
 from kdjax.students.derive import derive_within
 from kdjax.students.first_weights import first_weights
 from kdjax.training.parallel import Devices
@@ -139,7 +139,7 @@ def _student_run(teacher: Loaded, model: Model, how: Derive) -> Run:
         teacher=reference,
         inherit=how if how.inherit else None,
         imported=None,
-        sources=(),
+        copied=(),
     )
 
 

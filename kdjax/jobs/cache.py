@@ -16,16 +16,16 @@ from kdjax.data.sources import DataInfo, Source
 from kdjax.evaluation.load import Loaded, as_teacher
 from kdjax.evaluation.of_run import open_data, open_experiment_data
 from kdjax.experiment import Experiment, Run
+from kdjax.experiment.objective import for_examples
+from kdjax.experiment.rules import validate
+from kdjax.experiment.runs import distilled, field_of, student_run
 from kdjax.models import Model
 from kdjax.models.summary import stage_shapes
-from kdjax.objective import for_examples
 from kdjax.progress import tracked
-from kdjax.rules import validate
-from kdjax.runs import distilled, field_of, student_run
 from kdjax.training.answers import Ask, KeptTeacher, make_ask
 from kdjax.training.parallel import Devices
-from kdjax.training.plan import Plan
-from kdjax.training.processes import agree, connect, meet
+from kdjax.training.processes import connect, from_first, meet
+from kdjax.training.recipe import Recipe
 from kdjax.training.run_directory import RunDirectory
 from kdjax.training.state import Fixed
 from kdjax.types import Batch
@@ -57,7 +57,7 @@ def kept_teacher(run: Run, teacher: Loaded, info: DataInfo) -> KeptTeacher | Non
         return None
     store = _store(run, teacher, info)
     views = views_of(run, teacher.model, info.sizes["train"])
-    missing = agree(sum(store.find(part) is None for part in store.parts(views)))
+    missing = from_first(sum(store.find(part) is None for part in store.parts(views)))
     if missing and jax.process_count() > 1:
         raise ValueError(
             f"teacher.cache.directory: {missing} files are missing in {store.directory}, and "
@@ -113,8 +113,8 @@ def missing_parts(store: Store, views: int, process: int, processes: int) -> lis
 
 def views_of(run: Run, teacher: Model, examples: int) -> int:
     """Different views of an example that a run shows."""
-    plan = Plan.of(run, teacher, examples)
-    last = plan.steps * run.fit.batch_size - 1
+    recipe = Recipe.of(run, teacher, examples)
+    last = recipe.steps * run.fit.batch_size - 1
     epochs = last // run.data.views // examples + 1
     data = run.data
     augment = data.augment if data.teacher_augment is None else data.teacher_augment
@@ -186,7 +186,7 @@ def _store(run: Run, teacher: Loaded, info: DataInfo) -> Store:
     )
     if jax.process_index() == 0:
         create(directory, manifest)
-    agree(True)
+    from_first(True)
     store = Store(directory)
     check_same(str(directory), store.origin, manifest.origin)
     return store

@@ -5,8 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
+from kdjax.commands.tables import engineering, titled
 from kdjax.outlook.estimate import EXPECTED, STRETCH
-from kdjax.tables import engineering, titled
 
 
 def tables(result: Mapping[str, Any], detailed: bool) -> Iterator[Table]:

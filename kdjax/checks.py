@@ -1,0 +1,19 @@
+"""How a rule is said: field, value, remedy. Knows no field."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def require(field: str, value: object, holds: bool, remedy: str) -> None:
+    """Raise ValueError unless the rule holds: `padding: -1 cannot work; it must be >= 0.`"""
+    if not holds:
+        raise ValueError(f"{field}: {value!r} cannot work; it must be {remedy}.")
+
+
+@contextmanager
+def within(where: str) -> Iterator[None]:
+    """Errors of a part, which names its own fields, say where it is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{where}.{error}") from error
