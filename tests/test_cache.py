@@ -344,7 +344,7 @@ def test_a_stopped_build_leaves_nothing_that_counts(job, tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kdjax.cache.store.os.replace", full)
+    monkeypatch.setattr("kdjax.drafts.os.replace", full)
     with pytest.raises(OSError, match="No space left"):
         caching.build(wants, tmp_path)
     monkeypatch.undo()
@@ -352,7 +352,7 @@ def test_a_stopped_build_leaves_nothing_that_counts(job, tmp_path, monkeypatch):
     caching.build(wants, tmp_path)
     store = Store(cache)
     store.find(Part(2, 0)).unlink()
-    monkeypatch.setattr("kdjax.cache.store.os.replace", full)
+    monkeypatch.setattr("kdjax.drafts.os.replace", full)
     with pytest.raises(OSError, match="No space left"):
         caching.build(wants, tmp_path)
     monkeypatch.undo()

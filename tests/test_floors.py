@@ -13,7 +13,7 @@ import kdjax
 PACKAGE = Path(kdjax.__file__).parent
 
 FLOORS = (
-    {"types", "progress", "checks"},
+    {"types", "progress", "checks", "drafts"},
     {"models", "data"},
     {"losses", "students"},
     {"experiment"},

@@ -12,8 +12,6 @@ their names when a file is opened.
 import hashlib
 import io
 import json
-import os
-import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +23,7 @@ import numpy as np
 from kdjax import __version__
 from kdjax.cache.answers import record
 from kdjax.cache.origin import Origin, check_same
+from kdjax.drafts import drafted
 from kdjax.experiment import Data
 from kdjax.experiment.json import from_dict, read_json, to_dict
 
@@ -130,7 +129,8 @@ class Store:
         folder = self.directory / f"view-{part.view:05d}"
         folder.mkdir(parents=True, exist_ok=True)
         name = f"part-{part.number:05d}.{_digest(data)}.npy"
-        _write(folder / name, data)
+        with drafted(folder / name) as draft:
+            draft.write_bytes(data)
 
     def has(self, view: np.ndarray, index: np.ndarray) -> bool:
         """Whether all of these answers are there."""
@@ -179,7 +179,8 @@ def create(directory: Path, manifest: Manifest) -> Store:
                 f"teacher.cache.directory: {directory} exists and is no cache; name another."
             )
         directory.mkdir(parents=True, exist_ok=True)
-        _write(path, (json.dumps(to_dict(manifest), indent=2) + "\n").encode())
+        with drafted(path) as draft:
+            draft.write_text(json.dumps(to_dict(manifest), indent=2) + "\n")
     store = Store(directory)
     check_same(str(directory), store.origin, manifest.origin)
     return store
@@ -238,16 +239,6 @@ def to_records(answers: Mapping[str, np.ndarray], dtype: np.dtype) -> np.ndarray
 def from_records(records: np.ndarray) -> dict[str, np.ndarray]:
     """Records as arrays by name."""
     return {name: np.ascontiguousarray(records[name]) for name in records.dtype.names or ()}
-
-
-def _write(path: Path, data: bytes | memoryview) -> None:
-    """All or nothing; of several that write the same, the last."""
-    draft = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        draft.write_bytes(data)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _digest(data: bytes | memoryview) -> str:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from kdjax.drafts import drafted
+
 WORTHWHILE = 8192
 """Fewer images are decoded sooner than anyone notices."""
 MOST_BYTES = 8 * 1024**3
@@ -38,15 +40,11 @@ def save(name: str, images: np.ndarray, labels: np.ndarray) -> None:
     path, size = _path(name), images.nbytes + labels.nbytes
     if len(images) < WORTHWHILE or size > MOST_BYTES:
         return
-    draft = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         _make_room(path.parent, size)
-        with draft.open("wb") as file:
+        with drafted(path) as draft, draft.open("wb") as file:
             np.savez(file, images=images, labels=labels)
-        draft.replace(path)
-    except OSError:
-        draft.unlink(missing_ok=True)
 
 
 def _path(name: str) -> Path:

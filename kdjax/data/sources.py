@@ -22,6 +22,7 @@ from kdjax.data.npz_set import NpzSet
 from kdjax.data.splits import pieces
 from kdjax.data.stored import Pixels
 from kdjax.data.tfds_set import TfdsRecords, TfdsSet
+from kdjax.drafts import drafted
 from kdjax.progress import tracked
 
 IN_MEMORY_BYTES = 4 * 1024**3
@@ -287,10 +288,8 @@ def _remembered(stored: Encoded, decode: Decoder) -> list[int]:
         return found
     images = _decoded(stored, decode, "data: looking for broken images")
     broken = [i for i, (image, _) in enumerate(images) if isinstance(image, BrokenImage)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}.tmp")
-    draft.write_text(json.dumps(broken))
-    draft.replace(path)
+    with drafted(path) as draft:
+        draft.write_text(json.dumps(broken))
     return broken
 
 

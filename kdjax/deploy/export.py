@@ -6,7 +6,6 @@ for CPU, CUDA and TPU, with normalisation inside; `weights.safetensors` holds th
 """
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from jaxtyping import Array
 from safetensors.numpy import load_file, save_file
 
 from kdjax import __version__
+from kdjax.drafts import drafted
 from kdjax.evaluation.load import Loaded
 from kdjax.models import infer
 from kdjax.types import Variables
@@ -39,37 +39,19 @@ def export(
     The directory appears only when everything in it was verified; an older export is replaced.
     Raises ValueError if the loaded file answers differently.
     """
-    draft = directory.with_name(directory.name + ".tmp")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
     weights = _flat(network.variables)
-    (draft / "model.stablehlo").write_bytes(_serialise(network, list(weights)))
-    save_file(weights, draft / "weights.safetensors")
-    difference = _verify(network, _classifier(draft, list(weights)), images)
-    card = {
-        "format": "stablehlo",
-        "kdjax": __version__,
-        "jax": jax.__version__,
-        "model": type(network.model).__name__,
-        "run": network.directory.name,
-        "checkpoint": network.checkpoint,
-        "step": network.step,
-        "weights": network.weights,
-        "digest": network.digest,
-        "data": network.info.name,
-        "classes": list(network.info.classes),
-        "input": {"dtype": "uint8", "shape": ["batch", *network.info.shape]},
-        "output": {"dtype": "float32", "shape": ["batch", len(network.info.classes)]},
-        "platforms": list(PLATFORMS),
-        "arguments": list(weights),
-        "bytes": sum(path.stat().st_size for path in draft.iterdir()),
-        "metrics": dict(metrics),
-        "max_difference": difference,
-        "verified_images": len(images),
-    }
-    (draft / "card.json").write_text(json.dumps(card, indent=2) + "\n")
-    shutil.rmtree(directory, ignore_errors=True)
-    draft.rename(directory)
+    with drafted(directory) as draft:
+        draft.mkdir()
+        (draft / "model.stablehlo").write_bytes(_serialise(network, list(weights)))
+        save_file(weights, draft / "weights.safetensors")
+        difference = _verify(network, _classifier(draft, list(weights)), images)
+        size = sum(path.stat().st_size for path in draft.iterdir())
+        card = _card(network, list(weights), size) | {
+            "metrics": dict(metrics),
+            "max_difference": difference,
+            "verified_images": len(images),
+        }
+        (draft / "card.json").write_text(json.dumps(card, indent=2) + "\n")
     return card
 
 
@@ -119,6 +101,28 @@ def _verify(network: Loaded, classifier: Classifier, images: np.ndarray) -> floa
             f"logit on {len(images)} images (allowed {TOLERANCE:g}); nothing was written."
         )
     return worst
+
+
+def _card(network: Loaded, arguments: list[str], size: int) -> dict[str, Any]:
+    """What a reader of the files must know."""
+    return {
+        "format": "stablehlo",
+        "kdjax": __version__,
+        "jax": jax.__version__,
+        "model": type(network.model).__name__,
+        "run": network.directory.name,
+        "checkpoint": network.checkpoint,
+        "step": network.step,
+        "weights": network.weights,
+        "digest": network.digest,
+        "data": network.info.name,
+        "classes": list(network.info.classes),
+        "input": {"dtype": "uint8", "shape": ["batch", *network.info.shape]},
+        "output": {"dtype": "float32", "shape": ["batch", len(network.info.classes)]},
+        "platforms": list(PLATFORMS),
+        "arguments": arguments,
+        "bytes": size,
+    }
 
 
 def _flat(variables: Variables) -> dict[str, np.ndarray]:

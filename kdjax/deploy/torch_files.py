@@ -9,6 +9,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from kdjax.drafts import drafted
+
 CONTAINERS = ("state_dict", "model", "net", "model_state_dict", "state_dict_ema", "model_ema")
 """Where training scripts keep the weights among other things, first come first served."""
 
@@ -31,10 +33,8 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     """A `.safetensors` file that PyTorch reads; ValueError if something is there already."""
     if path.exists():
         raise ValueError(f"--out: {path} exists; choose another, or delete it.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp")
-    save_file({name: np.ascontiguousarray(x) for name, x in tensors.items()}, draft)
-    draft.replace(path)
+    with drafted(path) as draft:
+        save_file({name: np.ascontiguousarray(x) for name, x in tensors.items()}, draft)
 
 
 def _safetensors(path: Path) -> dict[str, np.ndarray]:

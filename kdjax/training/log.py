@@ -11,16 +11,16 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from kdjax.drafts import drafted
+
 
 class MetricLog:
     """Appends to `metrics.jsonl`, after cutting it back to the step a run resumes from."""
 
     def __init__(self, path: Path, resumed_at: int, tensorboard: Path | None = None) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= resumed_at]
-        draft = path.with_suffix(".tmp")
-        draft.write_text("".join(f"{line}\n" for line in kept))
-        draft.replace(path)
+        with drafted(path) as draft:
+            draft.write_text("".join(f"{line}\n" for line in kept))
         self._file = path.open("a")
         self._events = _event_writer(tensorboard, resumed_at) if tensorboard else None
 

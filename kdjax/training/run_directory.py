@@ -13,6 +13,7 @@ from typing import Any
 
 from kdjax import __version__
 from kdjax.data.sources import DataInfo
+from kdjax.drafts import drafted
 from kdjax.experiment import Run
 from kdjax.experiment.json import differences, from_dict, read_json, to_dict
 
@@ -95,10 +96,8 @@ def _identity(run: Run, info: DataInfo) -> dict[str, Any]:
 
 def write_json(path: Path, value: Any) -> None:
     """All or nothing: a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(value, indent=2, allow_nan=True) + "\n")
-    os.replace(draft, path)
+    with drafted(path) as draft:
+        draft.write_text(json.dumps(value, indent=2, allow_nan=True) + "\n")
 
 
 @contextmanager
