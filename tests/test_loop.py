@@ -20,10 +20,10 @@ from kdjax.experiment.json import read_json
 from kdjax.experiment.objective import Term
 from kdjax.experiment.optim import SGD, AdamW, Constant, Cosine, Steps
 from kdjax.losses import CrossEntropy, Ramp, SoftTarget
+from kdjax.training.cadence import groups
 from kdjax.training.checkpoint import Checkpoints, digest
 from kdjax.training.log import MetricLog, Reporter
 from kdjax.training.loop import Diverged, Job, Preempted, fit
-from kdjax.training.pace import groups
 from kdjax.training.parallel import Devices
 from kdjax.training.recipe import Recipe
 from kdjax.training.run_directory import RunDirectory, locked

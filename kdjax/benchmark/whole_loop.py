@@ -12,9 +12,9 @@ from kdjax.benchmark.subject import Subject
 from kdjax.data.sources import Source
 from kdjax.evaluation.evaluate import make_evaluate
 from kdjax.experiment import Runtime
+from kdjax.training.feed import resident_images
 from kdjax.training.log import Reporter
 from kdjax.training.loop import Job, Teaching, fit
-from kdjax.training.pace import resident_images
 from kdjax.training.parallel import IN_FLIGHT
 from kdjax.training.run_directory import RunDirectory
 from kdjax.types import Variables

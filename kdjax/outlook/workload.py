@@ -17,7 +17,7 @@ from kdjax.jobs.cache import views_of
 from kdjax.models import Model
 from kdjax.models.summary import Shape, abstract_variables, parameter_count, stage_shapes
 from kdjax.outlook.layers import Layer, layers_of
-from kdjax.training.pace import RESIDENT_BYTES
+from kdjax.training.feed import RESIDENT_BYTES
 from kdjax.training.recipe import Recipe
 from kdjax.training.state import initial_adapters, initial_state
 

@@ -1,0 +1,52 @@
+"""The state that a run begins or goes on with."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+
+from kdjax.experiment import ASSISTANTS
+from kdjax.models.summary import Shape
+from kdjax.training.checkpoint import Checkpoints, Restored
+from kdjax.training.processes import from_first
+from kdjax.training.recipe import Recipe
+from kdjax.training.state import (
+    INITIAL_WEIGHTS,
+    TrainState,
+    initial_adapters,
+    initial_state,
+    initial_variables,
+)
+from kdjax.types import Variables
+
+Start = Callable[[Variables], Variables]
+"""From fresh weights to those a run begins with."""
+
+
+def begin(recipe: Recipe, shape: Shape, start: Start) -> TrainState:
+    """Step zero, on the host."""
+    return jax.device_get(_initial(recipe, shape, start))
+
+
+def resume(checkpoints: Checkpoints, recipe: Recipe, shape: Shape, *, writes: bool) -> Restored:
+    """The newest good state that the first process finds, in every process."""
+    target = jax.eval_shape(partial(_initial, recipe, shape, lambda fresh: fresh))
+    if writes:
+        restored = checkpoints.restore(target)
+        from_first(int(restored.state.step))
+        return restored
+    step = from_first(0)  # a damaged checkpoint is noticed by one process, for all
+    return Restored(checkpoints.restore_step(target, step), ())
+
+
+def _initial(recipe: Recipe, shape: Shape, start: Start) -> TrainState:
+    run = recipe.run
+    # Whoever learns from another draws other weights; a baseline draws the student's.
+    roles = ("teacher", "student", *ASSISTANTS)
+    role = roles.index("student" if run.role == "baseline" else run.role)
+    stream = jax.random.fold_in(jax.random.key(run.seed), INITIAL_WEIGHTS)
+    key, adapter_key = jax.random.split(jax.random.fold_in(stream, role))
+    adapters = initial_adapters(recipe.terms, run.model, recipe.teaching, shape, adapter_key)
+    variables = start(initial_variables(run.model, shape, key))
+    ema, terms = run.fit.ema_decay is not None, len(recipe.terms)
+    return initial_state(variables, adapters, terms, recipe.optimizer(), ema)
