@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from kdjax.data import decoded
+from kdjax.data.decoding import Decoding, Read
 from kdjax.data.folder_set import Files, FolderSet
 from kdjax.data.images import BrokenImage, Decoder, Size, image_size
 from kdjax.data.npz_set import NpzSet
@@ -71,6 +72,11 @@ class Arrays:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def nbytes(self) -> int:
+        """Of all images."""
+        return int(self.images.nbytes)
+
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Images uint8 `[n, H, W, C]` and labels int32 `[n]`, by one vectorised gather."""
         return self.images[indices], self.labels[indices]
@@ -101,7 +107,9 @@ class Records:
         return images, labels
 
 
-Source = Arrays | Records
+InMemory = Arrays | Decoding
+"""A split that is held in memory: `images`, `labels`, and their `nbytes`."""
+Source = InMemory | Records
 """Random access to one split: `len(source)`, and `source.read(indices)` for images and labels."""
 
 
@@ -182,10 +190,27 @@ class DataSet:
         checked(images[0], self.shape, f"the {split} images")
         return Arrays(images, pixels.labels)
 
-    def _in_memory(self, split: str, stored: Encoded) -> Arrays:
+    def _in_memory(self, split: str, stored: Encoded) -> Arrays | Decoding:
         name = _digest(stored.stamp, repr(self._decode))
         known = decoded.load(name, len(stored), self.shape)
-        return Arrays(*known) if known else self._decode_all(split, stored, name)
+        if known:
+            return Arrays(*known)
+        if isinstance(stored, TfdsRecords) and self._broken == "fail":
+            # Whoever prepared the set looked at every image; folders are looked at here.
+            return Decoding(self._reading(stored), len(stored), self.shape, name)
+        return self._decode_all(split, stored, name)
+
+    def _reading(self, stored: Encoded) -> Read:
+        records = Records(stored, self._decode, self.shape, np.arange(len(stored)))
+
+        def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            try:
+                return records.read(indices)
+            except BrokenImage as error:
+                self._refuse(error)
+                raise
+
+        return read
 
     def _decode_all(self, split: str, stored: Encoded, name: str) -> Arrays:
         images = np.empty((len(stored), *self.shape), np.uint8)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import jax
 
 from kdjax.data.pipeline import TrainingStream
-from kdjax.data.sources import Arrays, Source
+from kdjax.data.sources import InMemory, Records, Source
 from kdjax.experiment import Run, Runtime
 from kdjax.training.answers import KeptTeacher
 from kdjax.training.cadence import Due
@@ -61,21 +61,20 @@ class Feed:
         return batch if self._kept is None else self._kept.completed(batch)
 
 
-def resident_images(source: Source, asked: bool | None, devices: Devices) -> Arrays | None:
+def resident_images(source: Source, asked: bool | None, devices: Devices) -> InMemory | None:
     """The split, if it is to be kept on the devices. On a CPU that would only be a copy."""
-    if asked is False:
-        return None
-    if not isinstance(source, Arrays):
+    if isinstance(source, Records):
         if asked:
             raise ValueError(
                 "runtime.resident: the training images are too many to be held in memory; leave "
                 "it unset, and they are read while training goes on."
             )
         return None
-    few = source.images.nbytes <= RESIDENT_BYTES
-    return source if asked or (few and devices.all[0].platform != "cpu") else None
+    if asked is None:
+        asked = source.nbytes <= RESIDENT_BYTES and devices.all[0].platform != "cpu"
+    return source if asked else None
 
 
-def steps_per_dispatch(resident: Arrays | None) -> int:
+def steps_per_dispatch(resident: InMemory | None) -> int:
     """Rolled loops are slow on a CPU, and unrolled ones take long to compile."""
     return TOGETHER if resident is not None and jax.default_backend() != "cpu" else 1
