@@ -6,6 +6,7 @@ import json
 import re
 import resource
 import shutil
+import threading
 from pathlib import Path
 
 import jax
@@ -24,7 +25,7 @@ from kdjax.training.cadence import groups
 from kdjax.training.checkpoint import Checkpoints, digest
 from kdjax.training.log import MetricLog, Reporter
 from kdjax.training.loop import Diverged, Job, Preempted, fit
-from kdjax.training.parallel import Devices
+from kdjax.training.parallel import Devices, Spread
 from kdjax.training.recipe import Recipe
 from kdjax.training.run_directory import RunDirectory, locked
 from tests.conftest import SPLITS
@@ -407,3 +408,20 @@ def test_a_job_log_gets_a_line_a_minute_where_validations_are_far_apart(monkeypa
     lines = capsys.readouterr().err.splitlines()
     assert 1 < len(lines) < 6
     assert all("images/s  ETA " in line and line.startswith("teacher   step ") for line in lines)
+
+
+@pytest.mark.parametrize("together", [{}, TOGETHER], ids=["one by one", "together"])
+def test_every_program_is_compiled_once_and_ahead(together, run, digits, tmp_path, monkeypatch):
+    """The step and the probe while weights are drawn; what they are made for is what they get."""
+    compiled, compile = [], Spread.compile
+
+    def noting(self, *arguments):
+        compiled.append((self, threading.current_thread().name))
+        return compile(self, *arguments)
+
+    two = dataclasses.replace(run, losses=(Term(CrossEntropy()), Term(CrossEntropy(0.1), 0.1)))
+    monkeypatch.setattr(Spread, "compile", noting)
+    run_it(two, tmp_path / "teacher", digits, devices=2, **together)
+    ahead = [program for program, thread in compiled if thread.startswith("compile")]
+    assert len(ahead) == (3 if together else 2)
+    assert len({id(program) for program, _ in compiled}) == len(compiled) == len(ahead) + 1

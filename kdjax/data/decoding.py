@@ -3,7 +3,6 @@
 Knows nothing of files: what reads them is handed in.
 """
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -31,9 +30,9 @@ class Decoding:
         return len(self._known)
 
     @property
-    def nbytes(self) -> int:
-        """Of all images."""
-        return math.prod(self._images.shape)
+    def shape(self) -> tuple[int, ...]:
+        """Of `images`."""
+        return self._images.shape
 
     @property
     def images(self) -> np.ndarray:

@@ -73,9 +73,9 @@ class Arrays:
         return len(self.labels)
 
     @property
-    def nbytes(self) -> int:
-        """Of all images."""
-        return int(self.images.nbytes)
+    def shape(self) -> tuple[int, ...]:
+        """Of `images`."""
+        return self.images.shape
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Images uint8 `[n, H, W, C]` and labels int32 `[n]`, by one vectorised gather."""
@@ -108,7 +108,7 @@ class Records:
 
 
 InMemory = Arrays | Decoding
-"""A split that is held in memory: `images`, `labels`, and their `nbytes`."""
+"""A split that is held in memory: `images` and their `shape`, `labels`."""
 Source = InMemory | Records
 """Random access to one split: `len(source)`, and `source.read(indices)` for images and labels."""
 

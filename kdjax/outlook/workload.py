@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -17,9 +16,9 @@ from kdjax.jobs.cache import views_of
 from kdjax.models import Model
 from kdjax.models.summary import Shape, abstract_variables, parameter_count, stage_shapes
 from kdjax.outlook.layers import Layer, layers_of
+from kdjax.training.beginning import shapes
 from kdjax.training.feed import RESIDENT_BYTES
 from kdjax.training.recipe import Recipe
-from kdjax.training.state import initial_adapters, initial_state
 
 TOP_K = 10
 """Of the sparse cache whose size is told."""
@@ -96,20 +95,20 @@ def workload(
     run: Run, teacher: Model | None, shape: Shape, examples: int, resident: bool | None = None
 ) -> Workload:
     """One run on so many training images; nothing is allocated."""
-    plan = Recipe.of(run, teacher, examples)
-    asked = teacher if any(term.loss.needs_teacher for term in plan.terms) else None
+    recipe = Recipe.of(run, teacher, examples)
+    asked = teacher if any(term.loss.needs_teacher for term in recipe.terms) else None
     online = None if run.cache.directory else asked
     set_size = examples * math.prod(shape)
     few = set_size <= RESIDENT_BYTES if resident is None else resident
-    state = jax.eval_shape(partial(_state, plan, shape))
+    state = shapes(recipe, shape)
     return Workload(
         role=run.role,
         student=_network(run.model, shape),
         teacher=_network(online, shape) if online else None,
         batch=run.fit.batch_size,
         accumulate=run.fit.accumulate,
-        steps=plan.steps,
-        steps_per_checkpoint=run.fit.eval_every * plan.steps_per_epoch,
+        steps=recipe.steps,
+        steps_per_checkpoint=run.fit.eval_every * recipe.steps_per_epoch,
         examples=examples,
         shape=shape,
         parameters=parameter_count(run.model, shape),
@@ -124,15 +123,6 @@ def workload(
 
 def _network(model: Model, shape: Shape) -> Network:
     return Network(layers=layers_of(model, shape), dtype=model.dtype)
-
-
-def _state(plan: Recipe, shape: Shape) -> Any:
-    run, key = plan.run, jax.random.key(0)
-    adapters = initial_adapters(plan.terms, run.model, plan.teaching, shape, key)
-    variables = abstract_variables(run.model, shape)
-    variables = jax.tree.map(lambda leaf: jax.numpy.zeros(leaf.shape, leaf.dtype), variables)
-    ema = run.fit.ema_decay is not None
-    return initial_state(variables, adapters, len(plan.terms), plan.optimizer(), ema)
 
 
 def _bytes(tree: Any) -> int:

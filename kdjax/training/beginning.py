@@ -2,17 +2,19 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 
 from kdjax.experiment import ASSISTANTS
-from kdjax.models.summary import Shape
+from kdjax.models.summary import Shape, abstract_variables
 from kdjax.training.checkpoint import Checkpoints, Restored
 from kdjax.training.processes import from_first
 from kdjax.training.recipe import Recipe
 from kdjax.training.state import (
     INITIAL_WEIGHTS,
     TrainState,
+    adapter_shapes,
     initial_adapters,
     initial_state,
     initial_variables,
@@ -30,13 +32,20 @@ def begin(recipe: Recipe, shape: Shape, start: Start) -> TrainState:
 
 def resume(checkpoints: Checkpoints, recipe: Recipe, shape: Shape, *, writes: bool) -> Restored:
     """The newest good state that the first process finds, in every process."""
-    target = jax.eval_shape(partial(_initial, recipe, shape, lambda fresh: fresh))
+    target = shapes(recipe, shape)
     if writes:
         restored = checkpoints.restore(target)
         from_first(int(restored.state.step))
         return restored
     step = from_first(0)  # a damaged checkpoint is noticed by one process, for all
     return Restored(checkpoints.restore_step(target, step), ())
+
+
+def shapes(recipe: Recipe, shape: Shape) -> TrainState:
+    """A state of this run as shapes."""
+    adapters = adapter_shapes(recipe.terms, recipe.run.model, recipe.teaching, shape)
+    variables = abstract_variables(recipe.run.model, shape)
+    return jax.eval_shape(partial(_state, recipe), variables, adapters)
 
 
 def _initial(recipe: Recipe, shape: Shape, start: Start) -> TrainState:
@@ -47,6 +56,9 @@ def _initial(recipe: Recipe, shape: Shape, start: Start) -> TrainState:
     stream = jax.random.fold_in(jax.random.key(run.seed), INITIAL_WEIGHTS)
     key, adapter_key = jax.random.split(jax.random.fold_in(stream, role))
     adapters = initial_adapters(recipe.terms, run.model, recipe.teaching, shape, adapter_key)
-    variables = start(initial_variables(run.model, shape, key))
-    ema, terms = run.fit.ema_decay is not None, len(recipe.terms)
-    return initial_state(variables, adapters, terms, recipe.optimizer(), ema)
+    return _state(recipe, start(initial_variables(run.model, shape, key)), adapters)
+
+
+def _state(recipe: Recipe, variables: Variables, adapters: dict[str, Any]) -> TrainState:
+    ema, terms = recipe.run.fit.ema_decay is not None, len(recipe.terms)
+    return initial_state(dict(variables), adapters, terms, recipe.optimizer(), ema)

@@ -3,9 +3,11 @@
 Knows no step and no log.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 
 import jax
+import numpy as np
 
 from kdjax.data.pipeline import TrainingStream
 from kdjax.data.sources import InMemory, Records, Source
@@ -47,6 +49,17 @@ class Feed:
             self._kept.start(devices, fixed)
         return fixed if teacher is None else fixed._replace(teacher=devices.replicate(teacher))
 
+    def shapes(self, teacher: Variables | None) -> tuple[Fixed, Batch] | None:
+        """What `fixed` and a batch will be; None if that takes answers of the teacher."""
+        if self._kept is not None:
+            return None
+        if self._resident is None:
+            return Fixed(teacher), self._batch(0)
+        shape = self._resident.shape
+        images = jax.ShapeDtypeStruct(shape, np.uint8)
+        labels = jax.ShapeDtypeStruct(shape[:1], np.int32)
+        return Fixed(teacher, images, labels), self._batch(0)
+
     def batches(self, moments: Iterable[Due]) -> Iterator[tuple[Due, Batch]]:
         """The batches of steps that are started together, on the devices."""
         for due in moments:
@@ -71,7 +84,7 @@ def resident_images(source: Source, asked: bool | None, devices: Devices) -> InM
             )
         return None
     if asked is None:
-        asked = source.nbytes <= RESIDENT_BYTES and devices.all[0].platform != "cpu"
+        asked = math.prod(source.shape) <= RESIDENT_BYTES and devices.all[0].platform != "cpu"
     return source if asked else None
 
 

@@ -13,7 +13,7 @@ from kdjax.experiment import Run, Runtime
 from kdjax.models import Model
 from kdjax.models.summary import parameter_count
 from kdjax.training.answers import KeptTeacher
-from kdjax.training.beginning import Start, begin
+from kdjax.training.beginning import Start, begin, shapes
 from kdjax.training.cadence import cadence, validation_steps
 from kdjax.training.diary import Diary, NotFinite
 from kdjax.training.feed import Feed
@@ -88,7 +88,13 @@ def fit(
     feed = Feed(run, source, job.devices, job.runtime, kept)
     if job.writes:
         directory.create(run, info)
-    with closing(Keeper(recipe, directory, job.runtime, writes=job.writes)) as keeper:
+    asked = kept is None or any(term.loss.reads_classifier for term in recipe.terms)
+    teaches = teacher.variables if teacher and asked else None
+    programs = Programs(recipe, job.devices, feed.together)
+    keeper = Keeper(recipe, directory, job.runtime, writes=job.writes)
+    with closing(keeper), closing(programs):
+        if (known := feed.shapes(teaches)) is not None:
+            programs.ahead(shapes(recipe, info.shape), *known)
         restored = keeper.resumed(info.shape)
         state = restored.state if restored else begin(recipe, info.shape, start)
         with _diary(recipe, directory, job, feed.together, state) as diary:
@@ -96,11 +102,9 @@ def fit(
                 diary.warn(0, text)
             problems = restored.problems if restored else ()
             diary.begin(int(state.step), problems, _about(recipe, info, job))
-            asked = kept is None or any(term.loss.reads_classifier for term in recipe.terms)
-            fixed = feed.fixed(teacher.variables if teacher and asked else None)
-            session = Session(recipe, job, feed, diary, keeper, validate)
+            session = Session(recipe, job, programs, feed, diary, keeper, validate)
             try:
-                session.train(state, fixed)
+                session.train(state, feed.fixed(teaches))
             except NotFinite as error:
                 raise Diverged(f"{run.role}: {error}; {keeper.left()}. {CALMER}") from error
         keeper.finish()
@@ -116,6 +120,7 @@ class Session:
 
     recipe: Recipe
     job: Job
+    programs: Programs
     feed: Feed
     diary: Diary
     keeper: Keeper
@@ -123,7 +128,7 @@ class Session:
 
     def train(self, state: TrainState, fixed: Fixed) -> None:
         """From a state on the host to the end of the run; `Preempted` if asked to stop."""
-        programs = Programs(self.recipe, self.job.devices)
+        programs = self.programs
         moments = cadence(self.recipe, int(state.step), self.feed.together)
         state = self.job.devices.replicate(state)
         for due, batch in prefetch(self.feed.batches(moments)):

@@ -10,6 +10,7 @@ import functools
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -91,6 +92,20 @@ class Devices:
         """Host arrays, a copy to every device: never an alias, since state is donated."""
         return jax.tree.map(lambda x: self._put(np.array(x), self._replicated), tree)
 
+    def shapes(self, state: Any, fixed: Any, batch: Any) -> tuple[Any, Any, Any]:
+        """What `replicate` and `split` make of arrays like these, as shapes."""
+        local = len(self.local)
+
+        def whole(x: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._replicated)
+
+        def part(x: Any) -> jax.ShapeDtypeStruct:
+            shape = (local, x.shape[0] // local, *x.shape[1:])
+            return jax.ShapeDtypeStruct(shape, x.dtype, sharding=self._split)
+
+        replicated = jax.tree.map(whole, (state, fixed))
+        return (*replicated, jax.tree.map(part, batch))
+
     def _put(self, x: np.ndarray, sharding: NamedSharding) -> jax.Array:
         if sharding.is_fully_addressable:
             return jax.device_put(x, sharding, may_alias=False)
@@ -155,6 +170,7 @@ class Spread(Generic[T]):
         """`mapped`: what `jax.pmap` or `jax.jit` returns."""
         self._mapped = mapped
         self._compiled: Any = None
+        self._ahead: Future[Any] | None = None
 
     def lower(self, *arguments: Any) -> Any:
         """The program for arguments like these, before it is compiled."""
@@ -164,12 +180,21 @@ class Spread(Generic[T]):
         """The program for arguments like these."""
         return self.lower(*arguments).compile(compiler_options=_compiler_options())
 
+    def ahead(self, compiler: Executor, *shapes: Any) -> None:
+        """Have it compiled elsewhere for arguments of these shapes, to be there when it is called.
+
+        Not with several processes, where pmap's program takes other arrays than pmap does.
+        """
+        if jax.process_count() == 1:
+            self._ahead = compiler.submit(self.compile, *shapes)
+
     def __call__(self, *arguments: Any) -> T:
         """The result, under way."""
-        if jax.process_count() > 1:  # pmap's program takes other arrays than pmap does then
+        if jax.process_count() > 1:
             return self._mapped(*arguments)
         if self._compiled is None:
-            self._compiled = self.compile(*arguments)
+            ahead, self._ahead = self._ahead, None
+            self._compiled = ahead.result() if ahead else self.compile(*arguments)
         return self._compiled(*arguments)
 
 

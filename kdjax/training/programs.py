@@ -1,5 +1,9 @@
-"""The compiled functions of a run."""
+"""The compiled functions of a run, made while something else is done."""
 
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
 from jaxtyping import Array
 
 from kdjax.training.parallel import Devices, Spread
@@ -9,9 +13,14 @@ from kdjax.training.step import make_balance, make_probe, make_train_step, make_
 
 
 class Programs:
-    """Each is compiled when it is first called."""
+    """Each is compiled when it is first called, unless it is there by then."""
 
-    def __init__(self, recipe: Recipe, devices: Devices) -> None:
+    def __init__(self, recipe: Recipe, devices: Devices, together: int) -> None:
+        """`together`: steps that are started at once."""
+        self._devices, self._together = devices, together
+        self._has_probe = len(recipe.terms) > 1
+        self._balances = recipe.run.fit.balance is not None
+        self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
         self._step = devices.spread(make_train_step(recipe), donate=True)
         self._steps = devices.spread(make_train_steps(recipe), donate=True)
         self.probe: Spread[Array] = devices.spread(make_probe(recipe), donate=False)
@@ -19,6 +28,34 @@ class Programs:
         self.balance: Spread[TrainState] = devices.spread(make_balance(recipe), donate=True)
         """The state with terms that are balanced."""
 
+    def ahead(self, state: Any, fixed: Any, batch: Any) -> None:
+        """Begin to compile for arrays of these shapes, in the order in which they are needed.
+
+        The weights are drawn meanwhile, and the first steps made: XLA lets go of the interpreter.
+        """
+        one = self._devices.shapes(state, fixed, batch)
+        if self._balances:
+            self.balance.ahead(self._compiler, *one)
+        if self._together > 1:
+            self._steps.ahead(self._compiler, *one[:2], _repeated(one[2], self._together))
+        self._step.ahead(self._compiler, *one)
+        if self._has_probe:
+            self.probe.ahead(self._compiler, *one)
+
     def advance(self, steps: range) -> Spread[tuple[TrainState, Array]]:
         """From a state and the batches of these steps to the next state and the metrics."""
         return self._steps if len(steps) > 1 else self._step
+
+    def close(self) -> None:
+        """Leave what is not begun; what is under way cannot be stopped."""
+        self._compiler.shutdown(wait=False, cancel_futures=True)
+
+
+def _repeated(batch: Any, steps: int) -> Any:
+    """Of a batch on each device, as many."""
+
+    def more(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        shape = (x.shape[0], steps, *x.shape[1:])
+        return jax.ShapeDtypeStruct(shape, x.dtype, sharding=x.sharding)
+
+    return jax.tree.map(more, batch)

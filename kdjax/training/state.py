@@ -1,5 +1,6 @@
 """What changes while a network is trained: arrays, and nothing else."""
 
+import functools
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -142,31 +143,36 @@ def initial_adapters(
     key: Array,
 ) -> dict[str, Any]:
     """Variables of the losses that have any, by term name. ValueError if a tap does not fit."""
-    batch = _dummy_batch(shape)
-
-    def outputs(model: Model, key: Array) -> Any:
-        # Init in training mode would need the device axis; the shapes are the same in eval mode.
-        return model.init_with_output(key, batch.image, train=False)[0]
-
-    def init(key: Array) -> dict[str, Any]:
-        student_outputs = outputs(student, key)
-        teacher_outputs = None if teacher is None else outputs(teacher, key)
-        variables = {}
-        for i, (name, term) in enumerate(zip(term_names(terms), terms, strict=True)):
-            rngs = {"params": jax.random.fold_in(key, i), "loss": key}
-            variables[name] = term.loss.init(rngs, student_outputs, teacher_outputs, batch)
-        return variables
-
-    return {name: v for name, v in _drawn(init, key).items() if v}
+    if not adapter_shapes(tuple(terms), student, teacher, tuple(shape)):
+        return {}
+    return _drawn(partial(_adapters, terms, student, teacher, shape), key)
 
 
+@functools.lru_cache(maxsize=64)  # a run asks when it is checked, and when it begins
 def adapter_shapes(
-    terms: Sequence[Term], student: Model, teacher: Model, shape: Sequence[int]
+    terms: tuple[Term, ...], student: Model, teacher: Model | None, shape: tuple[int, ...]
 ) -> dict[str, Any]:
     """The adapters as shapes, touching no device. ValueError if a tap does not fit."""
     key = jax.eval_shape(partial(jax.random.key, 0))
-    make = partial(initial_adapters, terms, student, teacher, shape)
-    return jax.eval_shape(make, key)
+    return jax.eval_shape(partial(_adapters, terms, student, teacher, shape), key)
+
+
+def _adapters(
+    terms: Sequence[Term], student: Model, teacher: Model | None, shape: Sequence[int], key: Array
+) -> dict[str, Any]:
+    batch = _dummy_batch(shape)
+
+    def outputs(model: Model) -> Any:
+        # Init in training mode would need the device axis; the shapes are the same in eval mode.
+        return model.init_with_output(key, batch.image, train=False)[0]
+
+    student_outputs = outputs(student)
+    teacher_outputs = None if teacher is None else outputs(teacher)
+    variables = {}
+    for i, (name, term) in enumerate(zip(term_names(terms), terms, strict=True)):
+        rngs = {"params": jax.random.fold_in(key, i), "loss": key}
+        variables[name] = term.loss.init(rngs, student_outputs, teacher_outputs, batch)
+    return {name: v for name, v in variables.items() if v}
 
 
 def _dummy_batch(shape: Sequence[int]) -> Batch:
