@@ -21,6 +21,7 @@ from kdjax.models import Model
 from kdjax.models.summary import parameter_count
 from kdjax.training.answers import KeptTeacher
 from kdjax.training.checkpoint import Checkpoints
+from kdjax.training.checkpoint_writer import CheckpointWriter
 from kdjax.training.log import MetricLog, Reporter
 from kdjax.training.pace import Speedometer, groups, resident_images, steps_per_dispatch
 from kdjax.training.parallel import IN_FLIGHT, Devices, fetch
@@ -130,12 +131,9 @@ class Fitting:
         self.together = runtime.steps_per_dispatch or steps_per_dispatch(self.resident)
         if job.writes:
             directory.create(run, info)
-        self.checkpoints = Checkpoints(
-            directory.checkpoints,
-            writes=job.writes,
-            keep_latest=runtime.keep_latest,
-            keep_best=runtime.keep_best,
-        )
+        keep = {"keep_latest": runtime.keep_latest, "keep_best": runtime.keep_best}
+        self.writer = CheckpointWriter(directory.checkpoints, **keep) if job.writes else None
+        self.checkpoints = self.writer or Checkpoints(directory.checkpoints)
         self.log: MetricLog | None = None
         self.pending: deque[tuple[range, jax.Array]] = deque()
         self.weights: dict[str, float] = {}
@@ -163,7 +161,7 @@ class Fitting:
         self._announce()
         self.job.reporter.start(self.run.role, first, self.recipe.steps)
         self._train(self.job.devices.replicate(host_state), first)
-        self.checkpoints.wait()
+        self._written()
         if self.job.writes:
             self.directory.finish(self._result())
         meet(f"{self.run.role} finished")  # from here on, all may read it
@@ -171,7 +169,8 @@ class Fitting:
     def close(self) -> None:
         """Finish what is being written, whatever happened."""
         self.job.reporter.stop()
-        self.checkpoints.close()
+        if self.writer is not None:
+            self.writer.close()
         if self.log is not None:
             self.log.close()
 
@@ -269,7 +268,7 @@ class Fitting:
             if self.job.stop():
                 if not saved:
                     self._save(state, step, {})
-                self.checkpoints.wait()
+                self._written()
                 raise Preempted(f"{self.run.role} stopped at step {step} of {self.recipe.steps}")
 
     def _validation_steps(self) -> set[int]:
@@ -340,7 +339,7 @@ class Fitting:
     def _diverged(self, step: int, named: Mapping[str, float]) -> None:
         bad = [k for k, v in named.items() if not math.isfinite(v)]
         terms = [k for k in bad if k not in ("loss", "gradient_norm")] or bad
-        self.checkpoints.wait()
+        self._written()
         steps = self.checkpoints.steps()
         kept = f"the checkpoint of step {steps[-1]} is kept" if steps else "nothing was saved yet"
         raise Diverged(
@@ -362,17 +361,20 @@ class Fitting:
 
     def _save(self, state: TrainState, step: int, metrics: dict[str, float]) -> None:
         self._drain()  # a state whose losses were not looked at is never saved
-        if not self.job.writes:
+        if self.writer is None:
             return
         meta = {
-            "step": step,
             "epoch": step / self.recipe.steps_per_epoch,
             "seconds": self._seconds(),
-            "metrics": metrics,
             "run": to_dict(self.run),
             "versions": {name: version(name) for name in ("jax", "flax", "optax", "kdjax")},
         }
-        self.checkpoints.save(fetch(state), meta, metrics)
+        self.writer.save(fetch(state), meta, metrics)
+
+    def _written(self) -> None:
+        """Once what this process saved is on disk."""
+        if self.writer is not None:
+            self.writer.wait()
 
     def _result(self) -> dict[str, Any]:
         """The last checkpoint before the best one: selection flatters."""
