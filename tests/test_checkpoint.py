@@ -317,7 +317,7 @@ def test_whole_files_that_orbax_cannot_read_are_not_taken_for_damaged(checkpoint
     save(checkpoints, 1, 0.5)
 
     def fails(folder):
-        raise ValueError(f"INTERNAL: Error opening {folder}: Too many open files [tensorstore_spec")
+        raise ValueError(f"INTERNAL: Error opening {folder}: Too many open files [a='24'] [b='…']")
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint_folder, "read_arrays", fails)

@@ -4,6 +4,7 @@ Orbax meets the other processes of a job wherever it is not told that it is alon
 for others that never come.
 """
 
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,7 +45,7 @@ def reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     line = next(iter(str(error).splitlines()), type(error).__name__)
-    return line.split(" [tensorstore_spec", 1)[0].rsplit(": ", 1)[-1]
+    return re.split(r" \[\w+=", line, maxsplit=1)[0].rsplit(": ", 1)[-1]
 
 
 def _alone() -> Any:
