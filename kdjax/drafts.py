@@ -4,6 +4,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,18 +16,46 @@ def drafted(path: Path) -> Iterator[Path]:
     What was there before is replaced. All is on the disk, not in its cache only, before the name
     changes hands; of several writers the last one wins. A block that fails leaves nothing.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     draft = _beside(path)
     try:
         yield draft
-        for part in [*draft.rglob("*"), draft]:
-            _sync(part)
+        with ThreadPoolExecutor() as together:  # takes a disk hardly longer than one of them
+            list(together.map(_sync, draft.rglob("*")))
+        _sync(draft)
         if path.is_dir():
             _replace_folder(path, draft)
         else:
             os.replace(draft, path)
         _sync(path.parent)
     finally:
+        _remove(draft)
+
+
+def make_folder(path: Path) -> None:
+    """A folder, with those above it."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        _sync(path.parent)
+
+
+def move(path: Path, to: Path) -> None:
+    """Another name, within one folder."""
+    os.replace(path, to)
+    _sync(path.parent)
+
+
+def discard(path: Path) -> None:
+    """Delete a folder: its name goes first, so that half of it is never found under it."""
+    old = _beside(path)
+    move(path, old)
+    _remove(old)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what a crash has left: of drafts in the making, and of what was being deleted."""
+    for draft in folder.glob(".*.tmp"):
         _remove(draft)
 
 

@@ -47,8 +47,8 @@ def largest_difference(a: Any, b: Any) -> float:
 
 
 def data_files(directory: Path) -> list[Path]:
-    """Where Orbax keeps the numbers of a checkpoint's item."""
-    return [p for p in directory.rglob("*") if p.is_file() and p.parent.name == "d"]
+    """Every file of a checkpoint's item."""
+    return [path for path in directory.rglob("*") if path.is_file()]
 
 
 def flip(path: Path) -> None:

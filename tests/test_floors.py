@@ -135,7 +135,7 @@ def test_the_doors_open_without_jax(module):
 
 def test_one_file_speaks_to_orbax():
     speakers = [module for module in MODULES if "orbax" in engines(module)]
-    assert speakers == ["kdjax.training.checkpoint"]
+    assert speakers == ["kdjax.training.array_files"]
 
 
 def test_pytorch_is_only_where_it_is_asked_for():

@@ -22,7 +22,8 @@ from kdjax.experiment.objective import Term
 from kdjax.experiment.optim import SGD, AdamW, Constant, Cosine, Steps
 from kdjax.losses import CrossEntropy, Ramp, SoftTarget
 from kdjax.training.cadence import groups
-from kdjax.training.checkpoint import Checkpoints, digest
+from kdjax.training.checkpoint import Checkpoints
+from kdjax.training.items import digest
 from kdjax.training.log import MetricLog, Reporter
 from kdjax.training.loop import Diverged, Job, Preempted, fit
 from kdjax.training.parallel import Devices, Spread
@@ -69,10 +70,7 @@ def run_it(
 
 def final(path: Path, step: str = "latest", weights: str = "student") -> str:
     checkpoints = Checkpoints(path / "checkpoints")
-    try:
-        return digest(checkpoints.variables(checkpoints.find(step), weights))
-    finally:
-        checkpoints.close()
+    return digest(checkpoints.variables(checkpoints.find(step), weights))
 
 
 def metric_lines(path: Path) -> list[dict]:
@@ -170,7 +168,6 @@ def test_a_diverging_run_says_where_and_keeps_the_last_good_checkpoint(
     assert checkpoints.steps() == [9]
     leaves = jax.tree.leaves(checkpoints.variables(9))
     assert all(np.isfinite(leaf).all() for leaf in leaves)
-    checkpoints.close()
 
 
 def test_a_log_is_cut_back_to_the_step_a_run_resumes_from(tmp_path):

@@ -15,7 +15,8 @@ from jaxtyping import Array, Float
 from kdjax.data.sources import DataInfo
 from kdjax.experiment import UNKNOWN, Run
 from kdjax.models import Model, infer
-from kdjax.training.checkpoint import Checkpoints, digest
+from kdjax.training.checkpoint import Checkpoints
+from kdjax.training.items import digest
 from kdjax.training.run_directory import RunDirectory
 from kdjax.types import Outputs, Variables
 
@@ -82,26 +83,19 @@ def load(run: str | Path, checkpoint: str | int = "best", weights: Weights | Non
     """
     directory = RunDirectory(Path(run))
     config, info = directory.read()
-    if not directory.checkpoints.is_dir():
-        raise ValueError(f"{directory.path} holds no checkpoint; train it first.")
     averaged = config.fit.ema_decay is not None
     chosen: Weights = weights or ("ema" if averaged else "raw")
     checkpoints = Checkpoints(directory.checkpoints)
-    try:
-        step = checkpoints.find(str(checkpoint))
-        variables = checkpoints.variables(step, "student" if chosen == "raw" else "ema")
-        meta = checkpoints.meta(step)
-    finally:
-        checkpoints.close()
+    step = checkpoints.find(str(checkpoint))
     return Loaded(
         run=config,
         info=info,
         directory=directory.path,
         checkpoint=str(checkpoint),
         step=step,
-        epoch=float(meta["epoch"]),
+        epoch=float(checkpoints.meta(step)["epoch"]),
         weights=chosen,
-        variables=variables,
+        variables=checkpoints.variables(step, "student" if chosen == "raw" else "ema"),
     )
 
 

@@ -30,10 +30,10 @@ def begin(recipe: Recipe, shape: Shape, start: Start) -> TrainState:
     return jax.device_get(_initial(recipe, shape, start))
 
 
-def resume(checkpoints: Checkpoints, recipe: Recipe, shape: Shape, *, writes: bool) -> Restored:
-    """The newest good state that the first process finds, in every process."""
+def resume(checkpoints: Checkpoints, recipe: Recipe, shape: Shape, *, decides: bool) -> Restored:
+    """The newest good state that the one process finds that `decides`, in every process."""
     target = shapes(recipe, shape)
-    if writes:
+    if decides:
         restored = checkpoints.restore(target)
         from_first(int(restored.state.step))
         return restored

@@ -10,6 +10,7 @@ from kdjax.experiment.json import to_dict
 from kdjax.models.summary import Shape
 from kdjax.training.beginning import resume
 from kdjax.training.checkpoint import Checkpoints, Restored
+from kdjax.training.checkpoint_writer import CheckpointWriter
 from kdjax.training.parallel import fetch
 from kdjax.training.processes import from_first
 from kdjax.training.recipe import Recipe
@@ -23,41 +24,38 @@ class Keeper:
     def __init__(
         self, recipe: Recipe, directory: RunDirectory, runtime: Runtime, *, writes: bool
     ) -> None:
-        self._recipe, self._directory, self._writes = recipe, directory, writes
-        self._checkpoints = Checkpoints(
-            directory.checkpoints,
-            writes=writes,
-            keep_latest=runtime.keep_latest,
-            keep_best=runtime.keep_best,
-        )
+        self._recipe, self._directory = recipe, directory
+        keep = {"keep_latest": runtime.keep_latest, "keep_best": runtime.keep_best}
+        self._writer = CheckpointWriter(directory.checkpoints, **keep) if writes else None
+        self._checkpoints = self._writer or Checkpoints(directory.checkpoints)
         self._started, self._seconds_before = time.monotonic(), 0.0
 
     def resumed(self, shape: Shape) -> Restored | None:
         """The newest good state, the same in every process; None if the run is a new one."""
         if not from_first(bool(self._checkpoints.steps())):
             return None
-        restored = resume(self._checkpoints, self._recipe, shape, writes=self._writes)
+        decides = self._writer is not None
+        restored = resume(self._checkpoints, self._recipe, shape, decides=decides)
         meta = self._checkpoints.meta(int(restored.state.step))
         self._seconds_before = float(meta["seconds"])
         return restored
 
     def save(self, state: TrainState, step: int, metrics: Mapping[str, float]) -> None:
         """Begin to write a checkpoint; training goes on meanwhile."""
-        if not self._writes:
+        if self._writer is None:
             return
         meta = {
-            "step": step,
             "epoch": step / self._recipe.steps_per_epoch,
             "seconds": self._seconds(),
-            "metrics": dict(metrics),
             "run": to_dict(self._recipe.run),
             "versions": {name: version(name) for name in ("jax", "flax", "optax", "kdjax")},
         }
-        self._checkpoints.save(fetch(state), meta, metrics)
+        self._writer.save(fetch(state), meta, metrics)
 
     def wait(self) -> None:
         """Until all is on disk."""
-        self._checkpoints.wait()
+        if self._writer is not None:
+            self._writer.wait()
 
     def left(self) -> str:
         """What there is to go on from, in words."""
@@ -68,14 +66,15 @@ class Keeper:
     def finish(self) -> None:
         """Mark the run as finished; the last before the best, since selection flatters."""
         self.wait()
-        if self._writes:
+        if self._writer is not None:
             kept = {which: self._kept(which) for which in ("latest", "best")}
             result = {"steps": self._recipe.steps, "seconds": self._seconds(), **kept}
             self._directory.finish(result)
 
     def close(self) -> None:
         """Finish what is being written, whatever happened."""
-        self._checkpoints.close()
+        if self._writer is not None:
+            self._writer.close()
 
     def _kept(self, which: str) -> dict[str, Any]:
         meta = self._checkpoints.meta(self._checkpoints.find(which))

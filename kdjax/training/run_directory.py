@@ -26,7 +26,7 @@ class RunDirectory:
 
     @property
     def checkpoints(self) -> Path:
-        """Where Orbax writes."""
+        """A folder for each."""
         return self.path / "checkpoints"
 
     @property

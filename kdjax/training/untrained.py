@@ -1,12 +1,12 @@
 """A run directory for a network that was not trained in it: imported, cut, joined or split."""
 
-from typing import Any
+from contextlib import closing
 
 import jax.numpy as jnp
 
 from kdjax.data.sources import DataInfo
 from kdjax.experiment import Run
-from kdjax.training.checkpoint import Checkpoints
+from kdjax.training.checkpoint_writer import CheckpointWriter
 from kdjax.training.run_directory import RunDirectory, locked
 from kdjax.training.state import TrainState
 from kdjax.types import Variables
@@ -29,17 +29,13 @@ def write_untrained(
         stats={"student": variables.get("batch_stats", {}), "adapters": {}},
         frozen=variables.get("frozen", {}),
         memory={},
-        scales=jnp.ones(1),  # of no term: Orbax 0.12.8 saves no empty array
+        scales=jnp.ones(0),
         optimizer={},
         ema={},
     )
-    kept: dict[str, Any] = {"step": 0, "epoch": 0.0, "metrics": {}}
     with locked(directory.path):
         directory.create(run, info)
-        checkpoints = Checkpoints(directory.checkpoints, writes=True)
-        try:
-            checkpoints.save(state, {**kept, "seconds": 0.0}, {})
-            checkpoints.wait()
-        finally:
-            checkpoints.close()
+        with closing(CheckpointWriter(directory.checkpoints)) as writer:
+            writer.save(state, {"epoch": 0.0, "seconds": 0.0}, {})
+        kept = {"step": 0, "epoch": 0.0, "metrics": {}}
         directory.finish({"steps": 0, "seconds": 0.0, "latest": kept, "best": kept})
