@@ -97,6 +97,46 @@ def _identities(log: Path) -> list[tuple[str, int]]:
     return [(line["kind"], line["step"]) for line in lines]
 
 
+SLOW_EXPORT = """
+import sys, time
+from kdjax import cli
+from kdjax.jobs import stages
+
+export = stages.export
+
+def slowly(*given):
+    time.sleep(10)
+    return export(*given)
+
+stages.export = slowly
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@needs_bash
+def test_two_processes_stop_together_while_the_first_is_busy_alone(command, tmp_path):
+    """A request during a stage of the first process stops both before the next, not one of them."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    program = [sys.executable, "-c", SLOW_EXPORT, *command[3:], "--workdir", str(tmp_path / "job")]
+    launch = ["bash", str(LOCAL), "2", "1", "--", *program]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    busy = subprocess.Popen(launch, env=environment, **pipes)
+    said = ""
+    while "is exported to" not in said:
+        line = busy.stdout.readline()
+        assert line, said
+        said += line
+    busy.send_signal(signal.SIGTERM)
+    out, _ = busy.communicate(timeout=40)
+    assert busy.returncode == 75, said + out
+    assert out.count("stopped between two stages; the same command goes on from here") == 2
+    assert (tmp_path / "job" / "export" / "card.json").exists()
+    assert not (tmp_path / "job" / "summary.json").exists()
+    assert_finishes(launch, environment)
+    assert (tmp_path / "job" / "report.html").exists()
+
+
 @pytest.mark.slow
 @needs_bash
 def test_two_processes_build_a_cache_and_learn_from_it(command, tmp_path):
