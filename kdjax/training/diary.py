@@ -47,7 +47,7 @@ class Diary:
         self._weights: dict[str, float] = {}
         self._warned: set[str] = set()
 
-    def begin(self, first: int, problems: Sequence[str], about: str) -> None:
+    def begin(self, first: int, problems: Sequence[object], about: str) -> None:
         """Say what this run is, and where it goes on."""
         for problem in problems:
             self.say(f"{problem}; it is passed over")
