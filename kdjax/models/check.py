@@ -28,7 +28,7 @@ def check_model(where: str, model: Model) -> None:
     if isinstance(model, Ensemble):
         for i, member in enumerate(model.members):
             check_model(f"{where}.members.{i}", member)
-    elif type(model) in get_args(Model):  # what a user's own fields mean is for them to say
+    elif type(model) in get_args(Model):  # a user's own says itself what its fields mean
         with within(where):
             _check_counts(model)
             _check_lengths(model)
