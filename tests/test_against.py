@@ -11,7 +11,7 @@ from kdjax.benchmark.against import Rivals, check_against, compared, rivals
 from kdjax.benchmark.measure import Timing
 from kdjax.benchmark.parts import step_program
 from kdjax.benchmark.subject import subject_of
-from kdjax.commands import tables
+from kdjax.commands.benchmark import against
 from kdjax.experiment import Runtime
 from kdjax.experiment.objective import Term
 from kdjax.experiment.optim import DOT, SGD, AdamW, Constant
@@ -158,7 +158,7 @@ def test_how_much_faster_ours_is_says_the_table():
     assert result["timings"]["kdjax"]["seconds"] == 0.5
     assert result["ours_faster_processor"]["torch eager"] == pytest.approx(0.8)
     out = io.StringIO()
-    Console(width=120, file=out).print(tables.against(result, batch=100))
+    Console(width=120, file=out).print(against(result, batch=100))
     text = out.getvalue()
     row = next(line for line in text.splitlines() if "torch eager" in line)
     assert row.split() == ["torch", "eager", "400.000", "250", "0.80", "x", "0.80", "x"]

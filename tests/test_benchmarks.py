@@ -10,10 +10,9 @@ import pytest
 
 from benchmarks import losses as costs
 from kdjax.data.augment import Mixup
-from kdjax.experiment.json import load_preset
 from kdjax.experiment.objective import Term, for_examples
 from kdjax.experiment.optim import SGD
-from kdjax.experiment.presets import experiment_of
+from kdjax.experiment.presets import experiment_of, load_preset
 from kdjax.experiment.rules import validate
 from kdjax.experiment.runs import baseline_run, student_run
 from kdjax.losses import Loss, SimKD, SoftTarget

@@ -19,8 +19,8 @@ from PIL import Image
 from kdjax.cli import main
 from kdjax.data import official
 from kdjax.data import prepare as preparing
-from kdjax.data.official import IDX_FILES, Cifar, Extracted, Mnist
 from kdjax.data.prepare import prepare
+from kdjax.data.published import IDX_FILES, Cifar, Extracted, Mnist
 from kdjax.data.sources import DataSet
 
 ROOT = Path(__file__).parent.parent

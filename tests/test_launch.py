@@ -17,7 +17,7 @@ import yaml
 
 from kdjax.experiment import Processes
 from kdjax.training.preemption import EXIT_PREEMPTED
-from kdjax.training.processes import Topology, resolve
+from kdjax.training.topology import Topology, resolve
 
 ROOT = Path(__file__).parents[1]
 LAUNCH = ROOT / "launch"

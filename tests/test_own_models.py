@@ -17,8 +17,8 @@ from flax import nnx
 from kdjax.cli import main
 from kdjax.evaluation.load import load
 from kdjax.experiment import Derive, Experiment, Student, Teacher
-from kdjax.experiment.json import from_dict, from_json, load_preset, to_dict, to_json
-from kdjax.experiment.presets import load_experiment
+from kdjax.experiment.json import from_dict, from_json, to_dict, to_json
+from kdjax.experiment.presets import load_experiment, load_preset
 from kdjax.experiment.rules import validate
 from kdjax.experiment.runs import teacher_run
 from kdjax.jobs.distill import distill

@@ -11,7 +11,8 @@ import pytest
 
 from kdjax.experiment import Processes
 from kdjax.training.preemption import EXIT_PREEMPTED, Preemption
-from kdjax.training.processes import PORT, Topology, connect, resolve
+from kdjax.training.processes import connect
+from kdjax.training.topology import PORT, Topology, resolve
 
 ROOT = Path(__file__).parents[1]
 

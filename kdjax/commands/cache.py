@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 from tyro.conf import Positional
 
-from kdjax.commands import tables
 from kdjax.commands.flags import parse, parse_with_preset
 from kdjax.commands.preset_flags import WorkFlags
 from kdjax.jobs import cache as job
@@ -48,4 +48,10 @@ def _inspect(arguments: list[str]) -> None:
 
 
 def _say(facts: Mapping[str, Any]) -> None:
-    Console().print(tables.facts(facts))
+    """What is known of a cache, a row a fact."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
+    Console().print(table)

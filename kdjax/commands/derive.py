@@ -1,15 +1,17 @@
 """A student before its training."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 from tyro.conf import Positional
 
-from kdjax.commands import tables
 from kdjax.commands.flags import parse
+from kdjax.commands.tables import engineering, titled
 from kdjax.experiment import Data, Derive
-from kdjax.jobs.derive import derive_run
+from kdjax.jobs.derive import Comparison, derive_run
 from kdjax.students.derive import Importance
 from kdjax.training.parallel import set_up_compilation_cache
 
@@ -79,6 +81,28 @@ def run(arguments: list[str]) -> None:
         data=data,
         out=flags.out,
     )
-    Console().print(tables.derived(networks))
+    Console().print(_table(networks))
     if flags.out:
         Console().print(f"{flags.out}: the student", soft_wrap=True, highlight=False)
+
+
+def _table(networks: Mapping[str, Comparison]) -> Table:
+    """Teacher and student before any training of the student."""
+    table = titled("before any training")
+    table.add_column("", no_wrap=True)
+    for role in networks:
+        table.add_column(role, justify="right")
+    teacher, student = networks["teacher"], networks["student"]
+    table.add_column("share", justify="right")
+    for name, write in (("parameters", "{:,}".format), ("flops", engineering)):
+        old, new = getattr(teacher, name), getattr(student, name)
+        label = "FLOPs/image" if name == "flops" else name
+        table.add_row(label, write(old), write(new), f"{new / old:.1%}")
+    old, new = teacher.latency_ms, student.latency_ms
+    table.add_row("ms, one image, here", f"{old:.2f}", f"{new:.2f}", f"{new / old:.1%}")
+    if teacher.top1 is not None and student.top1 is not None:
+        table.add_row("top-1, validation", f"{teacher.top1:.2%}", f"{student.top1:.2%}", "")
+    for stage, size in teacher.stages.items():
+        by = ["x".join(map(str, s)) for s in (size, student.stages[stage])]
+        table.add_row(stage, *by, "")
+    return table

@@ -4,9 +4,9 @@ import shlex
 
 from rich.console import Console
 
-from kdjax.commands import tables
 from kdjax.commands.flags import parse_with_preset
 from kdjax.commands.preset_flags import WorkFlags
+from kdjax.commands.tables import comparison
 from kdjax.jobs import distill as job
 
 
@@ -17,5 +17,5 @@ def run(arguments: list[str]) -> None:
     summary = job.distill(flags.experiment, flags.directory, command)
     if summary:
         console = Console()
-        console.print(tables.comparison(summary))
+        console.print(comparison(summary))
         console.print(f"report: {flags.directory / 'report.html'}", soft_wrap=True, highlight=False)

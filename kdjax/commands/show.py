@@ -1,15 +1,119 @@
 """What a preset means."""
 
-from rich.console import Console
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from kdjax.commands import tables
+import jax
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
 from kdjax.commands.flags import parse_with_preset
 from kdjax.commands.preset_flags import ShowFlags
+from kdjax.commands.tables import RULES, engineering, titled
+from kdjax.data.sources import DataInfo
+from kdjax.evaluation.load import load
+from kdjax.evaluation.of_run import open_experiment_data
+from kdjax.experiment import Experiment, Run
+from kdjax.experiment.json import to_json
+from kdjax.experiment.objective import for_examples, term_names
+from kdjax.experiment.runs import baseline_run, chain, field_of, teacher_run
+from kdjax.models import Model
+from kdjax.models.summary import flops, output_shapes, parameter_count, stage_shapes
+from kdjax.training.parallel import Devices
+from kdjax.training.recipe import Recipe
+from kdjax.training.state import adapter_shapes
 
 
 def run(arguments: list[str]) -> None:
     """What a preset means."""
     flags = parse_with_preset(ShowFlags, arguments, "kdjax show")
     console = Console()
-    for part in tables.explain(flags.experiment):
+    for part in _explain(flags.experiment):
         console.print(part)
+
+
+def _explain(experiment: Experiment) -> Iterator[Table | Text]:
+    """What an experiment means, part by part."""
+    yield Text(to_json(experiment).rstrip())
+    info = open_experiment_data(experiment).info
+    runtime = experiment.runtime
+    devices = Devices(runtime.backend, runtime.devices)
+    spec = experiment.teacher
+    named = load(spec.run, spec.checkpoint).run if spec.run else None
+    teacher = named or teacher_run(experiment)
+    links = chain(experiment, teacher.model, info.shape)
+    runs = [] if named else [teacher]
+    runs += [baseline_run(experiment, teacher.model, info.shape)] if experiment.baseline else []
+    runs += [run for run, _ in links]
+    models = {"teacher": teacher.model, **{run.role: run.model for run, _ in links}}
+    yield _networks(models, info.shape)
+    for run, teaching in links:
+        yield _terms(run, teaching, info)
+    yield _schedule(runs, info.sizes["train"], devices)
+    theirs = experiment.published
+    if theirs is not None:
+        yield Text(f"published: {theirs.student:.2f}%, {theirs.source}; {RULES[theirs.rule]}")
+
+
+def _networks(models: Mapping[str, Model], shape: tuple[int, int, int]) -> Table:
+    table = titled("networks")
+    table.add_column("")
+    table.add_column("type")
+    for column in ("parameters", "FLOPs/image"):
+        table.add_column(column, justify="right")
+    table.add_column("stages")
+    for role, model in models.items():
+        stages = stage_shapes(model, shape).items()
+        table.add_row(
+            role,
+            type(model).__name__,
+            f"{parameter_count(model, shape):,}",
+            engineering(flops(model, shape)),
+            ", ".join(f"{name} {'x'.join(map(str, size))}" for name, size in stages),
+        )
+    return table
+
+
+def _terms(run: Run, teacher: Model, info: DataInfo) -> Table:
+    """The recipe of the distillation: what each loss compares, through which adapter."""
+    table = titled(f"losses of the {run.role}")
+    for column in ("term", "weight", "compares (student ← teacher)"):
+        table.add_column(column)
+    table.add_column("adapter parameters", justify="right")
+    shape = info.shape
+    terms = for_examples(run.losses, info.sizes["train"])
+    adapters = adapter_shapes(terms, run.model, teacher, shape)
+    student, target = output_shapes(run.model, shape), output_shapes(teacher, shape)
+    for name, term in zip(term_names(terms), terms, strict=True):
+        taps = [
+            f"{ours} {_by(student.features[ours])} ← {theirs} {_by(target.features[theirs])}"
+            for ours, theirs in term.loss.taps(student, target)
+        ]
+        leaves = jax.tree.leaves(adapters.get(name, {}).get("params", {}))
+        count = sum(math.prod(leaf.shape) for leaf in leaves)
+        ramp = term.schedule
+        moves = f" × {ramp.start:g}…{ramp.stop:g} ({ramp.shape})" if ramp else ""
+        reads = "\n".join(taps) or "outputs"
+        table.add_row(name, f"{term.weight:g}{moves}", reads, f"{count:,}")
+    return table
+
+
+def _by(feature: Any) -> str:
+    """`32x32x16`: the shape for one image."""
+    return "x".join(map(str, feature.shape[1:]))
+
+
+def _schedule(runs: list[Run], examples: int, devices: Devices) -> Table:
+    table = titled(f"runs on {devices.count} x {devices.all[0].device_kind}")
+    table.add_column("")
+    for column in ("epochs", "steps", "batch", "batch per device"):
+        table.add_column(column, justify="right")
+    for run in runs:
+        batch = run.fit.batch_size
+        devices.check_batch(f"{field_of(run.role)}.fit.batch_size", batch, run.fit.accumulate)
+        steps = Recipe.of(run, None, examples).steps
+        per_device = batch // devices.count
+        table.add_row(run.role, f"{run.fit.epochs:g}", f"{steps:,}", f"{batch}", f"{per_device}")
+    return table

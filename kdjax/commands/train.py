@@ -2,9 +2,9 @@
 
 from rich.console import Console
 
-from kdjax.commands import tables
 from kdjax.commands.flags import parse_with_preset
 from kdjax.commands.preset_flags import WorkFlags
+from kdjax.commands.tables import comparison
 from kdjax.jobs import distill as job
 
 
@@ -13,4 +13,4 @@ def run(arguments: list[str]) -> None:
     flags = parse_with_preset(WorkFlags, arguments, "kdjax train")
     summary = job.train(flags.experiment, flags.directory)
     if summary:
-        Console().print(tables.comparison(summary))
+        Console().print(comparison(summary))

@@ -1,13 +1,14 @@
 """PyTorch files in and out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
+from rich.table import Table
 from tyro.conf import Positional
 
-from kdjax.commands import tables
 from kdjax.commands.flags import named_model, parse
 from kdjax.deploy.weights import anonymous, export_torch, import_weights
 from kdjax.evaluation.load import load
@@ -79,7 +80,7 @@ def _import_weights(arguments: list[str]) -> None:
     try:
         import_weights(model, flags.file, flags.out, data, info)
     except Mismatch as mismatch:
-        Console(stderr=True).print(tables.mismatch(mismatch.rows))
+        Console(stderr=True).print(_misfits(mismatch.rows))
         raise
     parameters = parameter_count(model, info.shape)
     text = f"{flags.out}: {type(model).__name__}, {parameters:,} parameters"
@@ -91,3 +92,13 @@ def _export_weights(arguments: list[str]) -> None:
     out = flags.out or flags.run / "torch.safetensors"
     count = export_torch(load(flags.run, flags.checkpoint), out)
     Console().print(f"{out}: {count} arrays", soft_wrap=True, highlight=False)
+
+
+def _misfits(rows: Sequence[tuple[str, str, str]], most: int = 20) -> Table:
+    """Why a file does not fit a network, a row a problem."""
+    table = Table(box=None, padding=(0, 2), show_header=False)
+    for row in rows[:most]:
+        table.add_row(*row)
+    if len(rows) > most:
+        table.add_row("…", f"{len(rows) - most} more")
+    return table

@@ -5,6 +5,7 @@ What comes out is what TFDS itself would have written, and either all of it or n
 
 import contextlib
 import errno
+import hashlib
 import importlib.util
 import io
 import os
@@ -20,7 +21,8 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from kdjax.data.folder_builder import folder_builder
-from kdjax.data.official import OFFICIAL, Official, Splits, builder_like, file_sha256
+from kdjax.data.official import OFFICIAL, Official, builder_like
+from kdjax.data.published import Splits
 from kdjax.data.tfds_set import alone
 from kdjax.progress import tracked
 
@@ -116,7 +118,9 @@ def _verify(path: Path, info: Any) -> None:
     if size != info.size:
         short = "truncated" if size < info.size else "another file"
         raise ValueError(f"{path} is {short}: it has {size:,} bytes, not {info.size:,}.")
-    if file_sha256(path) != info.checksum:
+    with path.open("rb") as file:
+        same = hashlib.file_digest(file, "sha256").hexdigest() == info.checksum
+    if not same:
         raise ValueError(f"{path} is damaged, or another file: its SHA-256 is not {info.checksum}.")
 
 

@@ -3,45 +3,32 @@
 Knows of data sets what all kinds of them have in common; nothing of batches, epochs or devices.
 """
 
-import hashlib
 import json
-import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from kdjax.data import decoded
 from kdjax.data.decoding import Decoding, Read
-from kdjax.data.folder_set import Files, FolderSet
+from kdjax.data.folder_set import FolderSet
 from kdjax.data.images import BrokenImage, Decoder, Size, image_size
 from kdjax.data.npz_set import NpzSet
+from kdjax.data.reading import Encoded, all_images, broken_images, digest, mapper
 from kdjax.data.splits import pieces
 from kdjax.data.stored import Pixels
 from kdjax.data.tfds_set import TfdsRecords, TfdsSet
-from kdjax.drafts import drafted
-from kdjax.progress import tracked
 
 IN_MEMORY_BYTES = 4 * 1024**3
 """A split that decodes to less than this is decoded once and kept."""
-CHUNK = 512
-"""Images that are read together where all are."""
-
-SMALL_BYTES = 4096
-"""Encoded images smaller than this are decoded one after the other."""
 
 Stored = TfdsSet | FolderSet | NpzSet
 """A data set of any kind: `name`, `channels` and `size` of its images (None: it does not say),
 `classes`, `sizes` of its splits and which are `unlabelled`; a `fingerprint` that changes with its
 content, but not with its place; and `select`, the examples of pieces of it, one after the other."""
-Encoded = TfdsRecords | Files
-"""Examples as encoded images: `fetch` has images and labels of some, `labels` those of all, `name`
-what to call one in a message; the `stamp` changes when the files do."""
-
 Broken = Literal["fail", "skip"]
 """What an image that cannot be read does: end the job, or stay out of it."""
 
@@ -101,7 +88,7 @@ class Records:
         encoded, labels = self._encoded.fetch(stored)
         names = map(self._encoded.name, stored)
         images = np.empty((len(encoded), *self._shape), np.uint8)
-        many = self._pool.map if _large(encoded) else map
+        many = mapper(self._pool, encoded)
         for i, image in enumerate(many(self._decode, encoded, names)):
             images[i] = checked(image, self._shape, self._encoded.name(stored[i]))
         return images, labels
@@ -181,7 +168,7 @@ class DataSet:
         if len(stored) * int(np.prod(self.shape)) > IN_MEMORY_BYTES:
             kept = np.arange(len(stored))
             if self._broken == "skip":
-                kept = self._without(split, stored, _remembered(stored, self._decode))
+                kept = self._without(split, stored, broken_images(stored, self._decode))
             return Records(stored, self._decode, self.shape, kept)
         return self._in_memory(split, stored)
 
@@ -191,7 +178,7 @@ class DataSet:
         return Arrays(images, pixels.labels)
 
     def _in_memory(self, split: str, stored: Encoded) -> Arrays | Decoding:
-        name = _digest(stored.stamp, repr(self._decode))
+        name = digest(stored.stamp, repr(self._decode))
         known = decoded.load(name, len(stored), self.shape)
         if known:
             return Arrays(*known)
@@ -216,7 +203,7 @@ class DataSet:
         images = np.empty((len(stored), *self.shape), np.uint8)
         labels = np.empty(len(stored), np.int32)
         broken = {}
-        for i, (image, label) in enumerate(_decoded(stored, self._decode, f"data: {split}")):
+        for i, (image, label) in enumerate(all_images(stored, self._decode, f"data: {split}")):
             labels[i] = label
             if isinstance(image, BrokenImage):
                 self._refuse(image)
@@ -269,7 +256,7 @@ class DataSet:
         left_out = {split: broken for split, broken in self._left_out.items() if broken}
         if not left_out:
             return self._stored.fingerprint
-        return _digest(self._stored.fingerprint, json.dumps(left_out))
+        return digest(self._stored.fingerprint, json.dumps(left_out))
 
 
 def checked(image: np.ndarray, shape: tuple[int, int, int], name: str) -> np.ndarray:
@@ -280,43 +267,3 @@ def checked(image: np.ndarray, shape: tuple[int, int, int], name: str) -> np.nda
             f"data.image_size, such as {shape[0]} {shape[1]}."
         )
     return image
-
-
-def _decoded(
-    stored: Encoded, decode: Decoder, text: str
-) -> Iterator[tuple[np.ndarray | BrokenImage, int]]:
-    """Every image, or why it cannot be read, and its label; in threads, with progress."""
-    starts = range(0, len(stored), CHUNK)
-    with ThreadPoolExecutor(thread_name_prefix="decode") as pool:
-        for start in tracked(starts, len(stored), text, step=CHUNK):
-            indices = range(start, min(start + CHUNK, len(stored)))
-            encoded, labels = stored.fetch(indices)
-            names = map(stored.name, indices)
-            many = pool.map if _large(encoded) else map
-            yield from zip(many(decode.attempt, encoded, names), map(int, labels), strict=True)
-
-
-def _large(encoded: Sequence[bytes]) -> bool:
-    """Whether decoding in threads is faster; small images spend their time in the interpreter."""
-    return sum(map(len, encoded)) > SMALL_BYTES * len(encoded)
-
-
-def _remembered(stored: Encoded, decode: Decoder) -> list[int]:
-    """The broken ones among images too many to keep; found once and written down.
-
-    In `~/.cache/kdjax/broken`, under a digest of the files' names, sizes and times.
-    """
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    path = root / "kdjax" / "broken" / f"{_digest(stored.stamp, repr(decode))}.json"
-    if path.is_file():
-        found: list[int] = json.loads(path.read_text())
-        return found
-    images = _decoded(stored, decode, "data: looking for broken images")
-    broken = [i for i, (image, _) in enumerate(images) if isinstance(image, BrokenImage)]
-    with drafted(path) as draft:
-        draft.write_text(json.dumps(broken))
-    return broken
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from kdjax.data.images import BrokenImage, Decoder
-from kdjax.data.sources import Encoded, Stored
+from kdjax.data.reading import Encoded
+from kdjax.data.sources import Stored
 from kdjax.data.splits import Piece
 from kdjax.data.stored import Pixels
 from kdjax.progress import tracked

@@ -7,8 +7,8 @@ from kdjax.data.sources import DataInfo
 from kdjax.deploy.torch_files import read_tensors, write_tensors
 from kdjax.evaluation.load import Loaded
 from kdjax.experiment import UNKNOWN, Data, Fit, Imported, Run
-from kdjax.experiment.rules import check_model
 from kdjax.models import Model
+from kdjax.models.check import check_model
 from kdjax.models.summary import Shape
 from kdjax.students.torch_weights import from_torch, to_torch
 from kdjax.training.run_directory import RunDirectory

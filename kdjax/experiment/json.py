@@ -1,20 +1,14 @@
-"""Configs to JSON and back, presets from their files. Knows dataclasses, not experiments.
+"""Configs to JSON and back. Knows dataclasses, not experiments.
 
 A choice among types carries the name of its `type`. Where one of them is the base of others, any
 class derived from it may be chosen: one that is not listed is written as `module:Class` and
-imported when it is read. Only Python's ordinary path is searched, never a place that a file names,
-so that reading the config of a run runs no code that lies beside it.
+imported when it is read.
 """
 
 import dataclasses
 import functools
-import importlib
-import importlib.util
-import inspect
 import json
 import math
-import operator
-import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +18,8 @@ import cattrs
 import flax.linen as nn
 from cattrs.cols import list_structure_factory
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+
+from kdjax.experiment.importing import class_named, name_of
 
 T = TypeVar("T")
 
@@ -81,33 +77,6 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
         ]
         return [line for group in lines for line in group]
     return [] if old == new else [f"{path}: {old!r} → {new!r}"]
-
-
-def load_preset(path: str | Path) -> Callable[..., Any]:
-    """The `config` function of a preset file; modules beside the file can be imported from now on.
-
-    They come last on Python's path, so that none of them takes the place of a library.
-    """
-    path = Path(path)
-    if not path.is_file():
-        have = sorted(str(p) for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
-        hint = f"; there are {', '.join(have)}" if have else ""
-        raise ValueError(f"preset {path} does not exist{hint}.")
-    spec = importlib.util.spec_from_file_location(f"kdjax_preset_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"preset {path} is not a Python file.")
-    module = importlib.util.module_from_spec(spec)
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.append(folder)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ValueError(f"preset {path} does not run: {type(error).__name__}: {error}") from error
-    config = getattr(module, "config", None)
-    if not inspect.isfunction(config):
-        raise ValueError(f"preset {path} has no function config() that returns an Experiment.")
-    return config
 
 
 @functools.cache
@@ -222,7 +191,7 @@ def _tagged_unstructure(converter: cattrs.Converter) -> Callable[[Any], Callable
             values = converter.unstructure(value, kind)
             if base is None or kind in listed.values():
                 return {"type": kind.__name__, **values}
-            name = _import_name(kind, base)
+            name = name_of(kind, base)
             _check_fields(value, values, converter)
             return {"type": name, **values}
 
@@ -243,7 +212,7 @@ def _tagged_structure(converter: cattrs.Converter) -> Callable[[Any], Callable[[
             if isinstance(value, dict) and name in listed:
                 kind = listed[name]
             elif isinstance(value, dict) and base and isinstance(name, str) and ":" in name:
-                kind = _imported(name, base)
+                kind = class_named(name, base)
             else:
                 own = f", nor module:Class of a {base.__name__}" if base else ""
                 raise ValueError(f"{name!r} is none of {', '.join(listed)}{own}")
@@ -252,42 +221,6 @@ def _tagged_structure(converter: cattrs.Converter) -> Callable[[Any], Callable[[
         return structure
 
     return factory
-
-
-def _imported(name: str, base: type) -> type:
-    """The class `module:Class`; ValueError unless it can be imported and derives from `base`."""
-    module, _, path = name.partition(":")
-    try:
-        found: Any = importlib.import_module(module)
-    except Exception as error:  # a module raises whatever it likes
-        root = module.split(".")[0]
-        absent = isinstance(error, ModuleNotFoundError) and error.name == root
-        remedy = f"put the folder that holds {root} on PYTHONPATH" if absent else "repair it"
-        what = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{name!r} cannot be imported ({what}); {remedy}") from error
-    try:
-        found = operator.attrgetter(path)(found)
-    except AttributeError as error:
-        where = getattr(found, "__file__", None) or module
-        raise ValueError(f"{name!r}: {where} has no {path}; correct the name") from error
-    if not isinstance(found, type) or not issubclass(found, base) or found is base:
-        raise ValueError(f"{name!r} is no {base.__name__}; name a class derived from it")
-    return found
-
-
-def _import_name(kind: type, base: type) -> str:
-    """How a class is found again; ValueError if another process could not find it."""
-    name = f"{kind.__module__}:{kind.__qualname__}"
-    try:
-        again = None if kind.__module__ == "__main__" else _imported(name, base)
-    except ValueError:
-        again = None
-    if again is not kind:
-        raise ValueError(
-            f"{kind.__name__} cannot be imported by later commands from where it is defined; "
-            "define it at the top of a module of its own, such as one beside the preset."
-        )
-    return name
 
 
 def _check_fields(value: Any, values: dict[str, Any], converter: cattrs.Converter) -> None:

@@ -2,14 +2,16 @@
 
 import argparse
 import difflib
+import importlib.util
 import inspect
+import sys
 import textwrap
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from kdjax.experiment.fields import Experiment
-from kdjax.experiment.json import from_dict, load_preset, read_json, to_dict
+from kdjax.experiment.json import from_dict, read_json, to_dict
 
 Config = Callable[..., Experiment]
 
@@ -39,6 +41,33 @@ def experiment_of(preset: str, arguments: Sequence[str]) -> tuple[Experiment, li
     except ValueError as error:
         raise ValueError(f"preset {preset}: {error}") from error
     return experiment, rest, _about(config)
+
+
+def load_preset(path: str | Path) -> Config:
+    """The `config` function of a preset file; modules beside the file can be imported from now on.
+
+    They come last on Python's path, so that none of them takes the place of a library.
+    """
+    path = Path(path)
+    if not path.is_file():
+        have = sorted(str(p) for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
+        hint = f"; there are {', '.join(have)}" if have else ""
+        raise ValueError(f"preset {path} does not exist{hint}.")
+    spec = importlib.util.spec_from_file_location(f"kdjax_preset_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"preset {path} is not a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"preset {path} does not run: {type(error).__name__}: {error}") from error
+    config = getattr(module, "config", None)
+    if not inspect.isfunction(config):
+        raise ValueError(f"preset {path} has no function config() that returns an Experiment.")
+    return config
 
 
 def nearest(name: str, names: Collection[str]) -> str:

@@ -78,6 +78,11 @@ def on_any_platform(equation: JaxprEqn) -> ClosedJaxpr | None:
     return plain
 
 
+def shape_of(variable: Any) -> tuple[int, ...]:
+    """Of an array in a jaxpr."""
+    return variable.aval.shape
+
+
 def _image(shape: Shape) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((1, *shape), jnp.uint8)
 
@@ -90,19 +95,15 @@ def _of_equation(equation: JaxprEqn) -> int:
     parameters, operation = equation.params, equation.primitive.name
     if operation == "conv_general_dilated":
         out_channels = parameters["dimension_numbers"].rhs_spec[0]
-        kernel = _shape(equation.invars[1])
+        kernel = shape_of(equation.invars[1])
         each = math.prod(size for axis, size in enumerate(kernel) if axis != out_channels)
-        return each * math.prod(_shape(equation.outvars[0]))
+        return each * math.prod(shape_of(equation.outvars[0]))
     if operation == "dot_general":
         (contracted, _), _ = parameters["dimension_numbers"]
-        each = math.prod(_shape(equation.invars[0])[axis] for axis in contracted)
-        return each * math.prod(_shape(equation.outvars[0]))
+        each = math.prod(shape_of(equation.invars[0])[axis] for axis in contracted)
+        return each * math.prod(shape_of(equation.outvars[0]))
     if (plain := on_any_platform(equation)) is not None:
         return _multiply_adds(plain.jaxpr)
     # A loop of known length repeats its body; any other body runs once.
     times = parameters["length"] if operation == "scan" else 1
     return times * sum(_multiply_adds(body) for body in jaxprs_in_params(parameters))
-
-
-def _shape(variable: Any) -> tuple[int, ...]:
-    return variable.aval.shape

@@ -52,11 +52,11 @@ class ViT(VisionModel):
         """Features `stem`, `stage1`, … are maps of the patch tokens, `[b, h, w, width]`."""
         grid = self._grid(images)
         x = self._embed(self.pixels(images))
-        features = {"stem": self._map(x, grid)}
+        features = {"stem": _map(x, *grid)}
         for i, count in enumerate(self.blocks, start=1):
             for j in range(count):
                 x = self._block(x, f"stage{i}_block{j}")
-            features[f"stage{i}"] = self._map(x, grid)
+            features[f"stage{i}"] = _map(x, *grid)
         return self._classify(self._norm("norm")(x), features, train)
 
     def _grid(self, images: Array) -> tuple[int, int]:
@@ -80,7 +80,7 @@ class ViT(VisionModel):
         window = (self.patch, self.patch)
         stem = nn.Conv(self.width, window, window, "VALID", dtype=self.dtype, name="stem")
         patches = stem(pixels).reshape(pixels.shape[0], -1, self.width)
-        names = ("class_token", "distil_token")[: self._extra_tokens]
+        names = ("class_token", "distil_token")[: 1 + self.distillation_token]
         tokens = [self.param(name, truncated, (1, 1, self.width)) for name in names]
         shared = jnp.concatenate(tokens, axis=1).astype(self.dtype)
         shared = jnp.broadcast_to(shared, (pixels.shape[0], *shared.shape[1:]))
@@ -114,14 +114,6 @@ class ViT(VisionModel):
             logits = logits if train else (logits + other) / 2
         return Outputs(logits.astype(jnp.float32), features, embedding)
 
-    @property
-    def _extra_tokens(self) -> int:
-        return 1 + self.distillation_token
-
-    def _map(self, tokens: Array, grid: tuple[int, int]) -> Array:
-        patches = tokens[:, self._extra_tokens :]
-        return patches.reshape(tokens.shape[0], *grid, self.width)
-
     def _norm(self, name: str) -> nn.LayerNorm:
         return nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name=name)
 
@@ -150,6 +142,12 @@ class ViT(VisionModel):
             heads=scaled_size(self.heads, width),
             blocks=tuple(scaled_size(count, depth) for count in self.blocks),
         )
+
+
+def _map(tokens: Array, height: int, width: int) -> Array:
+    """The patches, which come last, where they lie in the image."""
+    batch, count, channels = tokens.shape
+    return tokens[:, count - height * width :].reshape(batch, height, width, channels)
 
 
 _DEIT = imagenet(ViT())

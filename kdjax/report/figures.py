@@ -1,39 +1,23 @@
-"""Charts as inline SVG that takes its colours and its typeface from the page.
+"""The charts of a page: curves, reliability, intervals, the trade-off of size and accuracy.
 
 Only our own words are drawn: a name that comes from outside belongs into HTML, where it is
-escaped. Nothing here touches pyplot.
+escaped.
 """
 
-import io
-import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from kdjax.experiment import ASSISTANTS
 from kdjax.report.history import Series, thin
 from kdjax.report.job import Bin, Evaluation
+from kdjax.report.svg import COLOURS, figure, inline
 from kdjax.report.words import NAMES, SPACE, known
 
-# Matplotlib knows no CSS variables: it draws in these stand-ins, which _inline replaces.
-COLOURS = {
-    "ink": "#000101",
-    "muted": "#000202",
-    "grid": "#000303",
-    "teacher": "#000404",
-    "baseline": "#000505",
-    "student": "#000606",
-    "assistant": "#000707",
-}
-COLOURS |= dict.fromkeys(ASSISTANTS, COLOURS["assistant"])  # one for all
 DASHES: dict[str, Any] = {
     "teacher": "-",
     **dict.fromkeys(ASSISTANTS[::2], (0, (1.2, 1.4))),
@@ -46,38 +30,10 @@ WIDTHS = {"teacher": 1.2, **dict.fromkeys(ASSISTANTS, 1.4), "baseline": 1.4, "st
 TERM_DASHES: Sequence[Any] = ("-", (0, (4, 2)), (0, (1.2, 1.4)), (0, (6, 2, 1.2, 2)))
 """Of the terms of one network, in turn."""
 
-WIDTH, HEIGHT = 3.6, 2.35
-"""Inches; a panel is as wide as a phone, so that its text stays readable there."""
-MARGIN = 0.5
-"""Inches left of the axes, for the labels of ticks."""
 NUMBER = 0.1
 """Inches that the number of a curve takes."""
 LOGARITHMIC = 100.0
 """Ratio of largest to smallest value from which a quantity is shown on a logarithmic axis."""
-
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.size": 8.4,
-    "text.color": COLOURS["muted"],
-    "axes.labelcolor": COLOURS["muted"],
-    "axes.edgecolor": COLOURS["grid"],
-    "axes.linewidth": 0.8,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "figure.facecolor": "none",
-    "grid.color": COLOURS["grid"],
-    "grid.linewidth": 0.6,
-    "xtick.color": COLOURS["grid"],
-    "ytick.color": COLOURS["grid"],
-    "xtick.labelcolor": COLOURS["muted"],
-    "ytick.labelcolor": COLOURS["muted"],
-    "ytick.major.size": 0,
-    "xtick.major.size": 3,
-}
 
 
 class Line(NamedTuple):
@@ -102,14 +58,14 @@ def curves(lines: Sequence[Line], *, key: str, share: bool = False, linear: bool
     `share` labels the axis in percent; `linear` forbids a logarithmic axis. `key` is unique on the
     page: it keeps the names inside the drawings apart.
     """
-    with _figure(key) as figure:
-        axes = figure.add_subplot()
+    with figure(key) as drawing:
+        axes = drawing.add_subplot()
         for line in lines:
             _draw(axes, line)
         if not linear:
             _perhaps_logarithmic(axes, lines)
         _over_epochs(axes, _as_percent if share else _briefly)
-        return _inline(figure)
+        return inline(drawing)
 
 
 def pulls(lines: Sequence[Line], *, key: str) -> Markup:
@@ -117,8 +73,8 @@ def pulls(lines: Sequence[Line], *, key: str) -> Markup:
 
     Numbers, since the names of terms come from outside.
     """
-    with _figure(key, right=0.2 + NUMBER * len(lines)) as figure:
-        axes = figure.add_subplot()
+    with figure(key, right=0.2 + NUMBER * len(lines)) as drawing:
+        axes = drawing.add_subplot()
         for i, (role, series) in enumerate(lines):
             dash, colour = TERM_DASHES[i % len(TERM_DASHES)], COLOURS[role]
             marker = "o" if len(series.value) < 2 else ""
@@ -131,7 +87,7 @@ def pulls(lines: Sequence[Line], *, key: str) -> Markup:
                 )
         _perhaps_logarithmic(axes, lines)
         _over_epochs(axes, _briefly)
-        return _inline(figure)
+        return inline(drawing)
 
 
 def reliability(bins: Sequence[Bin], role: str, *, key: str) -> Markup:
@@ -142,9 +98,9 @@ def reliability(bins: Sequence[Bin], role: str, *, key: str) -> Markup:
         if b.count > 0 and known(b.confidence) and known(b.accuracy)
     ]
     where, accuracy, count = np.array(filled, float).reshape(-1, 3).T
-    with _figure(key, 3.2, left=0.62) as figure:
-        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
-        figure.align_ylabels()
+    with figure(key, 3.2, left=0.62) as drawing:
+        top, bottom = drawing.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+        drawing.align_ylabels()
         top.plot([0, 1], [0, 1], color=COLOURS["muted"], linewidth=0.9, linestyle=(0, (2, 2)))
         top.vlines(where, where, accuracy, color=COLOURS[role], alpha=0.45)
         top.plot(where, accuracy, "o-", color=COLOURS[role], markersize=3.5)
@@ -156,13 +112,13 @@ def reliability(bins: Sequence[Bin], role: str, *, key: str) -> Markup:
         bottom.yaxis.set_major_formatter(FuncFormatter(_briefly))
         for axis in (top.yaxis, bottom.xaxis):
             axis.set_major_formatter(FuncFormatter(_as_percent))
-        return _inline(figure)
+        return inline(drawing)
 
 
 def intervals(evaluations: Sequence[tuple[str, Evaluation]], *, key: str) -> Markup:
     """One row a network: its accuracy and the 95 % interval around it."""
-    with _figure(key, 0.38 + 0.36 * len(evaluations), left=1.15, bottom=0.28) as figure:
-        axes = figure.add_subplot()
+    with figure(key, 0.38 + 0.36 * len(evaluations), left=1.15, bottom=0.28) as drawing:
+        axes = drawing.add_subplot()
         for row, (role, evaluation) in enumerate(evaluations):
             colour = COLOURS[role]
             if evaluation.top1_interval is not None:
@@ -175,14 +131,14 @@ def intervals(evaluations: Sequence[tuple[str, Evaluation]], *, key: str) -> Mar
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_formatter(FuncFormatter(_as_percent))
         axes.margins(x=0.08)
-        return _inline(figure)
+        return inline(drawing)
 
 
 def trade_off(points: Sequence[Point], *, key: str) -> Markup:
     """Accuracy against parameters, each point with its number."""
     shapes = {"teacher": "s", **dict.fromkeys(ASSISTANTS, "^"), "baseline": "D", "student": "o"}
-    with _figure(key, 2.6, left=0.62) as figure:
-        axes = figure.add_subplot()
+    with figure(key, 2.6, left=0.62) as drawing:
+        axes = drawing.add_subplot()
         for point in points:
             at = (point.parameters, point.top1)
             axes.plot(*at, shapes[point.role], color=COLOURS[point.role], markersize=6, alpha=0.85)
@@ -195,30 +151,7 @@ def trade_off(points: Sequence[Point], *, key: str) -> Markup:
         axes.yaxis.set_major_formatter(FuncFormatter(_as_percent))
         axes.set(xlabel="parameters", ylabel="top-1 accuracy")
         axes.margins(0.1)
-        return _inline(figure)
-
-
-@contextmanager
-def _figure(
-    key: str,
-    height: float = HEIGHT,
-    left: float = MARGIN,
-    bottom: float = 0.42,
-    right: float = 0.14,
-) -> Iterator[Figure]:
-    """A figure in the style of the page; the style ends with the block. All in inches.
-
-    Margins are fixed: the axes of neighbouring panels line up, and no layout has to be solved.
-    """
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": key}):
-        figure = Figure(figsize=(WIDTH, height))
-        figure.subplots_adjust(
-            left=left / WIDTH,
-            right=1 - right / WIDTH,
-            bottom=bottom / height,
-            top=1 - 0.08 / height,
-        )
-        yield figure
+        return inline(drawing)
 
 
 def _draw(axes: Axes, line: Line) -> None:
@@ -266,20 +199,3 @@ def _briefly(value: float, _: int | None = None) -> str:
         if abs(value) >= factor:
             return f"{value / factor:g}{SPACE}{prefix}"
     return f"{round(value, 10):g}"
-
-
-def _inline(figure: Figure) -> Markup:
-    """The drawing without a file's trappings, its stand-ins replaced by the page's variables."""
-    buffer = io.StringIO()
-    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</defs>", "", text, flags=re.S)
-    text = re.sub(r' xmlns(:xlink)?="[^"]*"| (width|height)="[\d.]+pt"', "", text)
-    text = re.sub(r'<g id="[^"]*"', "<g", text)
-    text = text.replace("xlink:href", "href")
-    text = re.sub(r"font-family: [^;\"]*", "font-family: inherit", text)
-    for name, colour in COLOURS.items():
-        text = text.replace(colour, f"var(--{name})")
-    text = text.replace("<svg", '<svg aria-hidden="true" focusable="false"', 1)
-    return Markup(re.sub(r"\s*\n\s*", " ", text))

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from kdjax.report import figures, sections, tables, words
+from kdjax.report import facts, mistakes, panels, tables, words
 from kdjax.report.job import ROLES, JobData, read_job
 
 __all__ = ["JobData", "build", "read_job"]
@@ -30,7 +30,7 @@ def build(jobs: Sequence[JobData]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    limit = max(4, sections.EXAMPLES // len(jobs))
+    limit = max(4, mistakes.EXAMPLES // len(jobs))
     same_data = len({job.summary.data.name for job in jobs}) == 1
     page = environment.get_template("page.html.j2")
     return page.render(
@@ -38,7 +38,7 @@ def build(jobs: Sequence[JobData]) -> str:
         title=_title(jobs),
         columns=tables.OVERVIEW,
         overview=tables.overview(jobs) if len(jobs) > 1 else [],
-        trade_off=_trade_off(jobs) if len(jobs) > 1 and same_data else None,
+        trade_off=panels.trade_off(jobs) if len(jobs) > 1 and same_data else None,
         same_data=same_data,
         jobs=[_view(job, f"job-{i}", limit) for i, job in enumerate(jobs, start=1)],
         names=words.NAMES,
@@ -51,63 +51,30 @@ def _title(jobs: Sequence[JobData]) -> str:
 
 def _view(job: JobData, key: str, limit: int) -> dict[str, Any]:
     """What the template shows of one job, in the order in which it shows it."""
-    confused_by, pairs = sections.pairs(job)
+    confused_by, pairs = mistakes.pairs(job)
     return {
         "key": key,
         "name": job.summary.name,
         "headline": words.headline(job),
         "comparison": words.comparison(job),
         "published": words.published(job),
-        "warnings": sections.warnings(job),
+        "warnings": facts.warnings(job),
         "tiles": tables.tiles(job),
-        "intervals": _intervals(job, key),
+        "intervals": panels.intervals(job, key=key),
         "roles": tables.roles(job),
         "groups": tables.groups(job),
         "hardware": job.summary.hardware,
-        "data": sections.data_facts(job),
-        "cards": sections.cards(job),
+        "data": facts.data_facts(job),
+        "cards": facts.cards(job),
         "trained": [role for role in ROLES if role in job.histories],
-        "chapters": sections.chapters(job, key=key),
-        "reliability": sections.reliability(job, key=key),
-        "matrices": sections.matrices(job),
+        "chapters": panels.chapters(job, key=key),
+        "reliability": panels.reliability(job, key=key),
+        "matrices": mistakes.matrices(job),
         "analysed": job.analysis.checkpoint,
         "confused_by": confused_by,
         "pairs": pairs,
-        "examples": sections.examples(job, limit),
+        "examples": mistakes.examples(job, limit),
         "command": job.summary.command,
-        "delivery": sections.delivery(job),
+        "delivery": facts.delivery(job),
         "config": json.dumps(job.config, indent=2, ensure_ascii=False) if job.config else "",
     }
-
-
-def _intervals(job: JobData, key: str) -> sections.Panel | None:
-    known = [
-        (role, job.summary.models[role].latest)
-        for role in tables.roles(job)
-        if words.known(job.summary.models[role].latest.top1)
-    ]
-    if not known:
-        return None
-    rows = [
-        f"{words.NAMES[role]} {words.percent(e.top1, e.count)} ({words.interval(e)})"
-        for role, e in known
-    ]
-    svg = figures.intervals(known, key=f"{key}-intervals")
-    alt = f"Top-1 accuracy and 95 % intervals: {'; '.join(rows)}."
-    return sections.Panel("Top-1 accuracy with 95 % interval", svg, alt)
-
-
-def _trade_off(jobs: Sequence[JobData]) -> sections.Panel | None:
-    points = [
-        figures.Point(role, str(i), model.parameters, model.latest.top1)
-        for i, job in enumerate(jobs, start=1)
-        for role in tables.roles(job)
-        for model in [job.summary.models[role]]
-        if words.known(model.latest.top1) and words.known(model.parameters) and model.parameters > 0
-    ]
-    if not points:
-        return None
-    alt = "Accuracy against the number of parameters; the table gives the same numbers."
-    svg = figures.trade_off(points, key="trade-off")
-    note = "Squares: teachers. Triangles: assistants. Diamonds: students alone. Circles: distilled."
-    return sections.Panel("Accuracy and size", svg, alt, f"{note} Numbers: the jobs.")

@@ -14,6 +14,9 @@ from kdjax.models import Model
 STEPS = 14
 """Halvings of the interval that the width lies in: finer than any network's channels."""
 
+FRESH = "or start from fresh weights (inherit=False)."
+"""What always remains where a student cannot inherit."""
+
 Importance = Literal["l1", "bn_scale", "taylor"]
 """What a channel's importance is read off: its kernels, its batch norm scales, or the loss."""
 
