@@ -22,7 +22,7 @@ import numpy as np
 
 from kdjax.data.pipeline import first_batches
 from kdjax.data.sources import Arrays, DataInfo, DataSet
-from kdjax.evaluation.evaluate import make_evaluate
+from kdjax.evaluation.evaluate import Evaluate
 from kdjax.evaluation.load import load
 from kdjax.experiment import Data, Derive, Fit, Run, Runtime, TeacherReference
 from kdjax.experiment.objective import Term
@@ -103,7 +103,7 @@ def main(name, output):
                     fit=fitting,
                     teacher=TeacherReference(run="teacher", step=0, digest="") if teacher else None,
                 )
-                evaluate = make_evaluate(model, data["test"], job.devices, 500)
+                evaluate = Evaluate(model, data["test"], job.devices, 500)
                 seen = []
 
                 def start(fresh):

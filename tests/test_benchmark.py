@@ -108,7 +108,7 @@ def test_the_loop_is_the_real_one(quick, monkeypatch):
 
         return evaluate
 
-    monkeypatch.setattr(module, "make_evaluate", slow)
+    monkeypatch.setattr(module, "Evaluate", slow)
     subject = subject_of(quick, None)
     found = whole_loop(subject, quick.runtime, subject.source, 12, lambda: time.sleep(0.01))
     assert 0.01 <= found["seconds_a_step_alone"] < 0.1

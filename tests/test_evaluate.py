@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 import kdjax
 from kdjax.data.sources import Arrays
 from kdjax.evaluation.analysis import analyse
-from kdjax.evaluation.evaluate import make_evaluate
+from kdjax.evaluation.evaluate import Evaluate
 from kdjax.evaluation.load import as_teacher, load
 from kdjax.evaluation.metrics import BINS, wilson_interval
 from kdjax.evaluation.of_run import evaluate_run
@@ -71,7 +71,7 @@ def test_metrics_equal_numpy_for_any_size_and_any_devices(size, count, network, 
         k: np.roll(v, 1, axis=-1) for k, v in other["params"]["classifier"].items()
     }
     teaching = Teaching(TINY, other)
-    evaluate = make_evaluate(TINY, source, Devices(count=count), 32, teaching)
+    evaluate = Evaluate(TINY, source, Devices(count=count), 32, teaching)
     got = evaluate(network.variables)
     logits = np.asarray(network.logits(source.images))
     teacher = np.asarray(TINY.apply(other, jnp.asarray(source.images), train=False).logits)

@@ -15,7 +15,7 @@ import pytest
 
 from kdjax.data.augment import Flip, PadCrop
 from kdjax.data.sources import DataSet
-from kdjax.evaluation.evaluate import make_evaluate
+from kdjax.evaluation.evaluate import Evaluate
 from kdjax.experiment import Fit, Run, Runtime
 from kdjax.experiment.json import read_json
 from kdjax.experiment.objective import Term
@@ -57,7 +57,7 @@ def run_it(
 ):
     runtime = Runtime(log_every=3, compilation_cache=False, **runtime)
     job = Job(Devices(count=devices), runtime, Reporter(speaks=speaks), stop=stop)
-    evaluate = make_evaluate(run.model, digits.open("validation"), job.devices, 240)
+    evaluate = Evaluate(run.model, digits.open("validation"), job.devices, 240)
 
     def validate(variables):
         return {k: v for k, v in evaluate(variables).items() if isinstance(v, float)}

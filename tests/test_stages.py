@@ -128,7 +128,7 @@ def test_a_teacher_that_is_trained_again_leaves_nothing_of_the_old_one(
     )
 
 
-MAKERS = ("fit", "make_evaluate", "latency_ms", "analyse", "export")
+MAKERS = ("fit", "Evaluate", "latency_ms", "analyse", "export")
 
 
 def test_what_was_made_from_the_same_is_not_made_again(

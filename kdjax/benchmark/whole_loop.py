@@ -10,7 +10,7 @@ from kdjax.benchmark.measure import a_call
 from kdjax.benchmark.parts import Program
 from kdjax.benchmark.subject import Subject
 from kdjax.data.sources import Source
-from kdjax.evaluation.evaluate import make_evaluate
+from kdjax.evaluation.evaluate import Evaluate
 from kdjax.experiment import Runtime
 from kdjax.training.feed import resident_images
 from kdjax.training.log import Reporter
@@ -42,7 +42,7 @@ def whole_loop(
     run = dataclasses.replace(subject.run, fit=how)
     teaching = Teaching(subject.teacher, subject.teacher_variables)
     size = runtime.eval_batch_size
-    evaluate = make_evaluate(run.model, validation, subject.devices, size, teaching)
+    evaluate = Evaluate(run.model, validation, subject.devices, size, teaching)
     passed: list[float] = []
 
     def validate(variables: Variables) -> dict[str, float]:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import TypeVar
 
+import jax
 import numpy as np
 
 from kdjax.data.sources import Source
@@ -72,6 +73,13 @@ def evaluation_batches(source: Source, batch_size: int, rows: np.ndarray) -> Ite
         mask = index < len(source)
         zeros = np.zeros(len(rows), np.int64)
         yield _read(source, _named(np.where(mask, index, 0), zeros, zeros, mask))
+
+
+def batch_shapes(source: Source, rows: int) -> Batch:
+    """What a batch of so many rows is, as shapes."""
+    zero = np.zeros(1, np.int64)
+    one = _read(source, _named(zero, zero, zero, np.ones(1, bool)))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), one)
 
 
 def _read(source: Source, batch: Batch) -> Batch:

@@ -1,57 +1,74 @@
 """Evaluating a network on a split: every example counted once, on any number of devices."""
 
-from collections.abc import Callable
+from concurrent.futures import Executor
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array
 
-from kdjax.data.pipeline import evaluation_batches, prefetch
+from kdjax.data.pipeline import batch_shapes, evaluation_batches, prefetch
 from kdjax.data.sources import Source
 from kdjax.evaluation.metrics import Sums, summarise, sums
 from kdjax.models import Model, infer
+from kdjax.models.summary import abstract_variables
 from kdjax.training.loop import Teaching
 from kdjax.training.parallel import Devices, fetch, in_flight
 from kdjax.types import AXIS, Batch, Variables
 
-Evaluate = Callable[[Variables], dict[str, Any]]
 
-
-def make_evaluate(
-    model: Model,
-    source: Source,
-    devices: Devices,
-    batch_size: int,
-    teacher: Teaching | None = None,
-) -> Evaluate:
-    """A function from variables (on the host, or already replicated) to metrics.
+class Evaluate:
+    """From variables (on the host, or already replicated) to metrics.
 
     Compiled once and used for every validation of a run. The last batch is padded and masked.
     """
 
-    def on_device(variables: Variables, teacher_variables: Variables | None, batch: Batch) -> Sums:
-        logits = infer(model, variables, batch.image).logits
-        target = None
-        if teacher is not None and teacher_variables is not None:
-            target = infer(teacher.model, teacher_variables, batch.image).logits
-        return jax.lax.psum(sums(logits, target, batch), AXIS)
+    def __init__(
+        self,
+        model: Model,
+        source: Source,
+        devices: Devices,
+        batch_size: int,
+        teacher: Teaching | None = None,
+    ) -> None:
+        """`teacher`: whose answers are compared."""
+        self._model, self._source, self._devices = model, source, devices
+        self._program = devices.spread(partial(_sums_on_device, model, teacher), donate=False)
+        self._size = _global_size(source, devices, batch_size)
+        self._rows = devices.rows(self._size)
+        self._teacher = devices.replicate(teacher.variables) if teacher else None
 
-    spread = devices.spread(on_device, donate=False)
-    size = _global_size(source, devices, batch_size)
-    rows = devices.rows(size)
-    teacher_variables = devices.replicate(teacher.variables) if teacher else None
+    def ahead(self, compiler: Executor) -> None:
+        """Have the program compiled by the time it is called."""
+        batch = batch_shapes(self._source, len(self._rows))
+        variables = abstract_variables(self._model, batch.image.shape[1:])
+        self._program.ahead(compiler, *self._devices.shapes(variables, self._teacher, batch))
 
-    def evaluate(variables: Variables) -> dict[str, Any]:
+    def __call__(self, variables: Variables) -> dict[str, Any]:
+        """Of all examples, each counted once."""
         if not isinstance(jax.tree.leaves(variables)[0], jax.Array):
-            variables = devices.replicate(variables)
-        batches = map(devices.split, evaluation_batches(source, size, rows))
-        parts = (spread(variables, teacher_variables, batch) for batch in prefetch(batches))
+            variables = self._devices.replicate(variables)
+        batches = evaluation_batches(self._source, self._size, self._rows)
+        placed = prefetch(map(self._devices.split, batches))
+        parts = (self._program(variables, self._teacher, batch) for batch in placed)
         # float64 on the host: a float32 sum stops counting at 16.7 million.
         fetched = [jax.tree.map(np.float64, fetch(part)) for part in in_flight(parts)]
         return summarise(jax.tree.map(lambda *xs: np.sum(xs, axis=0), *fetched))
 
-    return evaluate
+
+def _sums_on_device(
+    model: Model,
+    teacher: Teaching | None,
+    variables: Variables,
+    teacher_variables: Variables | None,
+    batch: Batch,
+) -> Sums:
+    logits = infer(model, variables, batch.image).logits
+    target = None
+    if teacher is not None and teacher_variables is not None:
+        target = infer(teacher.model, teacher_variables, batch.image).logits
+    return jax.lax.psum(sums(logits, target, batch), AXIS)
 
 
 def answers(

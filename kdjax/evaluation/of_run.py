@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kdjax.data.sources import DataInfo, DataSet
-from kdjax.evaluation.evaluate import make_evaluate
+from kdjax.evaluation.evaluate import Evaluate
 from kdjax.evaluation.load import Loaded, Weights, load
 from kdjax.experiment import UNKNOWN, Data, Experiment
 from kdjax.experiment.rules import check_unlabelled
@@ -72,7 +72,7 @@ def evaluate_run(
             f"--split train: the training images of {dataset.info.name} have no labels."
         )
     source, devices = dataset.open(split), Devices()
-    evaluate = make_evaluate(network.model, source, devices, batch_size, _own_teacher(network))
+    evaluate = Evaluate(network.model, source, devices, batch_size, _own_teacher(network))
     return {**provenance(network, split), **evaluate(network.variables)}
 
 

@@ -1,18 +1,16 @@
 """Cutting a student from a run, before any training: how small it is, how fast, how good."""
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
 from kdjax.data.pipeline import first_batches
 from kdjax.data.sources import Arrays, DataSet
-from kdjax.evaluation.evaluate import make_evaluate
+from kdjax.evaluation.evaluate import Evaluate
 from kdjax.evaluation.latency import latency_ms
 from kdjax.evaluation.load import Loaded, load
 from kdjax.evaluation.of_run import check_stands_in, open_data
@@ -26,7 +24,6 @@ from kdjax.training.parallel import Devices
 from kdjax.training.run_directory import RunDirectory
 from kdjax.training.state import initial_variables
 from kdjax.training.untrained import check_empty, write_untrained
-from kdjax.types import Variables
 
 BATCH_SIZE = 128
 """Training images looked at together."""
@@ -148,9 +145,7 @@ def _compare(network: Loaded, milliseconds: float, dataset: DataSet | None) -> C
     top1 = None
     if dataset is not None:
         source = dataset.open("validation")
-        evaluate: Callable[[Variables], dict[str, Any]] = make_evaluate(
-            network.model, source, Devices(), 512
-        )
+        evaluate = Evaluate(network.model, source, Devices(), 512)
         top1 = evaluate(network.variables)["top1"]
     return Comparison(
         model=network.model,

@@ -19,7 +19,7 @@ from kdjax.deploy.export import export
 from kdjax.drafts import drafted
 from kdjax.evaluation.analysis import analyse
 from kdjax.evaluation.doubts import outdone
-from kdjax.evaluation.evaluate import make_evaluate
+from kdjax.evaluation.evaluate import Evaluate
 from kdjax.evaluation.latency import latency_ms
 from kdjax.evaluation.load import Loaded, load
 from kdjax.evaluation.of_run import provenance, verification_images
@@ -38,7 +38,6 @@ from kdjax.jobs.products import (
     kept_by_all,
 )
 from kdjax.models.summary import Shape, flops, parameter_count
-from kdjax.report.page import build, read_job
 from kdjax.students.first_weights import first_weights
 from kdjax.training.loop import Teaching, fit
 from kdjax.training.run_directory import write_json
@@ -201,6 +200,8 @@ def summary(
 
 def report(work: Work) -> dict[str, Any]:
     """`report.html`: anew each time, and nothing that a later stage would want."""
+    from kdjax.report.page import build, read_job  # Matplotlib takes a while, and training waits
+
     page = build([read_job(work.path)])
     with drafted(work.path / "report.html") as draft:
         draft.write_text(page)
@@ -241,6 +242,7 @@ def _trained(
         kept=cache.kept_teacher(run, teacher, info) if teacher else None,
         start=start,
         warnings=warnings,
+        ahead=(evaluate.ahead,),
     )
     return load(directory.path, checkpoint)
 
@@ -252,11 +254,9 @@ def _reference(work: Work, teacher: Loaded, role: str) -> TeacherReference:
     return TeacherReference(run=run, step=teacher.step, digest=teacher.digest)
 
 
-def _evaluate(
-    work: Work, run: Run, split: str, teacher: Teaching | None
-) -> Callable[[Variables], dict[str, Any]]:
+def _evaluate(work: Work, run: Run, split: str, teacher: Teaching | None) -> Evaluate:
     batch_size = work.experiment.runtime.eval_batch_size
-    return make_evaluate(run.model, work.dataset.open(split), work.job.devices, batch_size, teacher)
+    return Evaluate(run.model, work.dataset.open(split), work.job.devices, batch_size, teacher)
 
 
 def _warned(work: Work, texts: list[str]) -> list[str]:

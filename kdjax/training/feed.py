@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import jax
 import numpy as np
 
-from kdjax.data.pipeline import TrainingStream
+from kdjax.data.pipeline import TrainingStream, batch_shapes
 from kdjax.data.sources import InMemory, Records, Source
 from kdjax.experiment import Run, Runtime
 from kdjax.training.answers import KeptTeacher
@@ -32,7 +32,7 @@ class Feed:
     ) -> None:
         """`kept`: answers of the teacher that come with the batches."""
         fit, data = run.fit, run.data
-        self._devices, self._kept = devices, kept
+        self._source, self._devices, self._kept = source, devices, kept
         self._rows = devices.rows(fit.batch_size, fit.accumulate)
         self._stream = TrainingStream(source, fit.batch_size, run.seed, data.views, data.cycle)
         self._resident = resident_images(source, runtime.resident, devices)
@@ -53,12 +53,13 @@ class Feed:
         """What `fixed` and a batch will be; None if that takes answers of the teacher."""
         if self._kept is not None:
             return None
+        batch = batch_shapes(self._source, len(self._rows))
         if self._resident is None:
-            return Fixed(teacher), self._batch(0)
+            return Fixed(teacher), batch
         shape = self._resident.shape
         images = jax.ShapeDtypeStruct(shape, np.uint8)
         labels = jax.ShapeDtypeStruct(shape[:1], np.int32)
-        return Fixed(teacher, images, labels), self._batch(0)
+        return Fixed(teacher, images, labels), batch._replace(image=None, label=None)
 
     def batches(self, moments: Iterable[Due]) -> Iterator[tuple[Due, Batch]]:
         """The batches of steps that are started together, on the devices."""

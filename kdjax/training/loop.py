@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
@@ -73,13 +74,14 @@ def fit(
     start: Start = lambda fresh: fresh,
     kept: KeptTeacher | None = None,
     warnings: Sequence[str] = (),
+    ahead: Sequence[Callable[[Executor], None]] = (),
 ) -> None:
     """Train until done, from wherever the directory stands; `result.json` has the final numbers.
 
     `start` turns fresh weights into those the run begins with. `warnings` were said before and are
-    logged. With `kept`, the teacher is asked only for answers that are not on disk. Raises
-    `Diverged` on a non-finite loss and `Preempted` when asked to stop; both leave a checkpoint to
-    go on from.
+    logged. With `kept`, the teacher is asked only for answers that are not on disk. `ahead` has
+    what else will be wanted compiled behind the run's own programs. Raises `Diverged` on a
+    non-finite loss and `Preempted` when asked to stop; both leave a checkpoint to go on from.
     """
     directory.check(run, info)
     recipe = Recipe.of(run, teacher.model if teacher else None, len(source))
@@ -95,6 +97,8 @@ def fit(
     with closing(keeper), closing(programs):
         if (known := feed.shapes(teaches)) is not None:
             programs.ahead(shapes(recipe, info.shape), *known)
+        for compile in ahead:
+            compile(programs.compiler)
         restored = keeper.resumed(info.shape)
         state = restored.state if restored else begin(recipe, info.shape, start)
         with _diary(recipe, directory, job, feed.together, state) as diary:

@@ -20,7 +20,7 @@ class Programs:
         self._devices, self._together = devices, together
         self._has_probe = len(recipe.terms) > 1
         self._balances = recipe.run.fit.balance is not None
-        self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
+        self.compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
         self._step = devices.spread(make_train_step(recipe), donate=True)
         self._steps = devices.spread(make_train_steps(recipe), donate=True)
         self.probe: Spread[Array] = devices.spread(make_probe(recipe), donate=False)
@@ -35,12 +35,12 @@ class Programs:
         """
         one = self._devices.shapes(state, fixed, batch)
         if self._balances:
-            self.balance.ahead(self._compiler, *one)
+            self.balance.ahead(self.compiler, *one)
         if self._together > 1:
-            self._steps.ahead(self._compiler, *one[:2], _repeated(one[2], self._together))
-        self._step.ahead(self._compiler, *one)
+            self._steps.ahead(self.compiler, *one[:2], _repeated(one[2], self._together))
+        self._step.ahead(self.compiler, *one)
         if self._has_probe:
-            self.probe.ahead(self._compiler, *one)
+            self.probe.ahead(self.compiler, *one)
 
     def advance(self, steps: range) -> Spread[tuple[TrainState, Array]]:
         """From a state and the batches of these steps to the next state and the metrics."""
@@ -48,7 +48,7 @@ class Programs:
 
     def close(self) -> None:
         """Leave what is not begun; what is under way cannot be stopped."""
-        self._compiler.shutdown(wait=False, cancel_futures=True)
+        self.compiler.shutdown(wait=False, cancel_futures=True)
 
 
 def _repeated(batch: Any, steps: int) -> Any:
