@@ -90,8 +90,9 @@ def _places(tests: Sequence[str]) -> list[str]:
 def _pytest(copy: Path, arguments: Sequence[str], seconds: float) -> tuple[int | None, str]:
     """Exit code and output; no code if it had to be stopped, with all that it had started."""
     command = [sys.executable, "-m", "pytest", *PYTEST, *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(copy), "JAX_PLATFORMS": "cpu"}
-    process = subprocess.Popen(
+    outside = {name: x for name, x in os.environ.items() if not name.startswith("PYTEST_")}
+    environment = {**outside, "PYTHONPATH": str(copy), "JAX_PLATFORMS": "cpu"}
+    with subprocess.Popen(
         command,
         cwd=copy,
         env=environment,
@@ -99,13 +100,12 @@ def _pytest(copy: Path, arguments: Sequence[str], seconds: float) -> tuple[int |
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-    )
-    try:
-        text, _ = process.communicate(timeout=seconds)
-        return process.returncode, text
-    except subprocess.TimeoutExpired:
-        return None, ""
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    ) as process:
+        try:
+            text, _ = process.communicate(timeout=seconds)
+            return process.returncode, text
+        except subprocess.TimeoutExpired:
+            return None, ""
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,86 @@
+"""In what a network is found to be worth."""
+
+from tests.mutants.fault import Fault
+
+FAULTS = (
+    Fault(
+        "metrics-padding-in-top-1",
+        "evaluation/metrics.py",
+        "correct = (answer == batch.label) * mask",
+        "correct = (answer == batch.label) * jnp.ones_like(mask)",
+        "a mask ignored",
+        ("test_evaluate.py::test_metrics_equal_numpy_for_any_size_and_any_devices",),
+    ),
+    Fault(
+        "metrics-student-before-teacher",
+        "evaluation/metrics.py",
+        "kl = jnp.sum(jnp.exp(log_t) * (log_t - log_p), axis=-1)",
+        "kl = jnp.sum(jnp.exp(log_p) * (log_p - log_t), axis=-1)",
+        "the divergence the other way round",
+        ("test_evaluate.py::test_metrics_equal_numpy_for_any_size_and_any_devices",),
+    ),
+    Fault(
+        "evaluate-one-device-counts",
+        "evaluation/evaluate.py",
+        "return jax.lax.psum(sums(logits, target, batch), AXIS)",
+        "return jax.lax.pmean(sums(logits, target, batch), AXIS)",
+        "pmean for psum",
+        ("test_evaluate.py::test_metrics_equal_numpy_for_any_size_and_any_devices",),
+    ),
+    Fault(
+        "evaluate-answers-to-padding",
+        "evaluation/evaluate.py",
+        "return logits[mask], labels[mask]",
+        "return logits, labels",
+        "a mask ignored",
+        ("test_doubts.py::test_the_same_is_seen_on_any_devices", "test_doubts.py"),
+    ),
+    Fault(
+        "load-raw-where-averaged",
+        "evaluation/load.py",
+        'weights or ("ema" if averaged else "raw")',
+        'weights or "raw"',
+        "other weights than those that validation saw",
+        ("test_evaluate.py",),
+    ),
+    Fault(
+        "load-unfinished",
+        "evaluation/load.py",
+        "if RunDirectory(network.directory).result() is None:",
+        "if not network.directory.exists():",
+        "an unfinished run teaches",
+        ("test_evaluate.py", "test_distill.py", "test_ensemble_runs.py"),
+    ),
+    Fault(
+        "of-run-another-teacher",
+        "evaluation/of_run.py",
+        "if teacher.digest != reference.digest:",
+        "if not teacher.digest:",
+        "a digest not compared",
+        ("test_evaluate.py", "test_distill.py", "test_own_models.py"),
+    ),
+    Fault(
+        "probe-first-images-only",
+        "evaluation/probe.py",
+        "np.linspace(0, len(source) - 1, min(IMAGES, len(source))).round().astype(int)",
+        "np.arange(min(IMAGES, len(source)))",
+        "images of the first classes only",
+        ("test_doubts.py",),
+    ),
+    Fault(
+        "doubts-tried-on-what-was-read",
+        "evaluation/doubts.py",
+        "    tried[read] = False\n",
+        "",
+        "chance is taken for an order of the classes",
+        ("test_doubts.py",),
+    ),
+    Fault(
+        "analysis-rows-for-columns",
+        "evaluation/analysis.py",
+        'np.add.at(confusion["student"], (labels, ours), 1)',
+        'np.add.at(confusion["student"], (ours, labels), 1)',
+        "axes swapped",
+        ("test_evaluate.py::test_analysis_counts_every_example",),
+    ),
+)
