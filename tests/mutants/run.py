@@ -65,7 +65,7 @@ def verdict(fault: Fault, checkout: Path, suite: Suite = "likely") -> Verdict:
         return Verdict(fault.id, "timed out", "", seconds)
     if failed := FAILED.search(text):
         return Verdict(fault.id, "killed", failed[1], seconds)
-    if code == 0:
+    if code == 0 and " passed" in text:
         return Verdict(fault.id, "survived", "", seconds)
     if code < 0:
         return Verdict(fault.id, "killed", signal.Signals(-code).name, seconds)

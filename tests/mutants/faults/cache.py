@@ -17,7 +17,10 @@ FAULTS = (
         "if not np.isfinite(records[name].astype(np.float32)).all():",
         "if np.isnan(records[name].astype(np.float32)).any():",
         "infinities pass",
-        ("test_cache.py",),
+        (
+            "test_cache.py::test_dense_answers_are_rounded_to_float16",
+            "test_cache.py::test_what_cannot_be_kept_is_refused",
+        ),
     ),
     Fault(
         "store-part-half-filled",
@@ -33,7 +36,7 @@ FAULTS = (
         "seed=run.seed if augment else 0,",
         "seed=0,",
         "answers to other views are taken for these",
-        ("test_cache.py",),
+        ("test_cache.py::test_answers_to_other_questions_are_refused",),
     ),
     Fault(
         "origin-cycle-unread",
@@ -41,7 +44,11 @@ FAULTS = (
         "return endless if data.cycle is None else min(data.cycle, endless)",
         "return endless",
         "a field unread",
-        ("test_cache.py", "test_outlook.py", "test_benchmarks.py"),
+        (
+            "test_outlook.py::test_a_teacher_on_disk_is_not_asked_and_feature_maps_stay_online",
+            "test_benchmarks.py::test_the_patient_recipe_is_that_of_the_paper",
+            "test_cache.py::test_without_random_views_the_seed_does_not_matter_and_one_view_is_kept",
+        ),
     ),
     Fault(
         "answers-rest-among-all",

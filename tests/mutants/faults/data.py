@@ -116,7 +116,7 @@ FAULTS = (
         'f"{m.filename} {m.file_size} {m.CRC}"',
         'f"{m.filename} {m.file_size}"',
         "a fingerprint that misses a change",
-        ("test_data_kinds.py", "test_data.py"),
+        ("test_data_kinds.py",),
     ),
     Fault(
         "npz-labels-of-the-whole-split",
@@ -132,7 +132,10 @@ FAULTS = (
         "name = _digest(stored.stamp, repr(self._decode))",
         "name = _digest(stored.stamp)",
         "a field left out of a key",
-        ("test_decoded.py", "test_data_kinds.py"),
+        (
+            "test_decoded.py",
+            "test_data_kinds.py",
+        ),
     ),
     Fault(
         "decoded-newest-goes-first",
@@ -164,7 +167,7 @@ FAULTS = (
         "ImageOps.fit(plain, self.size[::-1], Image.Resampling.BILINEAR)",
         "ImageOps.fit(plain, self.size, Image.Resampling.BILINEAR)",
         "axes swapped",
-        ("test_images.py", "test_data_kinds.py"),
+        ("test_images.py",),
     ),
     Fault(
         "splits-from-the-start",

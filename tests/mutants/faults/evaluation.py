@@ -33,7 +33,7 @@ FAULTS = (
         "return logits[mask], labels[mask]",
         "return logits, labels",
         "a mask ignored",
-        ("test_doubts.py::test_the_same_is_seen_on_any_devices", "test_doubts.py"),
+        ("test_doubts.py::test_the_same_is_seen_on_any_devices",),
     ),
     Fault(
         "load-raw-where-averaged",
@@ -41,7 +41,7 @@ FAULTS = (
         'weights or ("ema" if averaged else "raw")',
         'weights or "raw"',
         "other weights than those that validation saw",
-        ("test_evaluate.py",),
+        ("test_evaluate.py::test_raw_and_averaged_weights_and_steps_are_told_apart",),
     ),
     Fault(
         "load-unfinished",
@@ -49,7 +49,11 @@ FAULTS = (
         "if RunDirectory(network.directory).result() is None:",
         "if not network.directory.exists():",
         "an unfinished run teaches",
-        ("test_evaluate.py", "test_distill.py", "test_ensemble_runs.py"),
+        (
+            "test_evaluate.py::test_no_run_no_checkpoint_and_a_job_are_told_apart",
+            "test_ensemble_runs.py::test_what_cannot_be_joined_or_split_is_named",
+            "test_distill.py::test_a_teacher_from_another_run",
+        ),
     ),
     Fault(
         "of-run-another-teacher",
@@ -57,7 +61,10 @@ FAULTS = (
         "if teacher.digest != reference.digest:",
         "if not teacher.digest:",
         "a digest not compared",
-        ("test_evaluate.py", "test_distill.py", "test_own_models.py"),
+        (
+            "test_evaluate.py",
+            "test_distill.py::test_a_teacher_from_another_run",
+        ),
     ),
     Fault(
         "probe-first-images-only",
@@ -65,7 +72,10 @@ FAULTS = (
         "np.linspace(0, len(source) - 1, min(IMAGES, len(source))).round().astype(int)",
         "np.arange(min(IMAGES, len(source)))",
         "images of the first classes only",
-        ("test_doubts.py",),
+        (
+            "test_doubts.py::test_no_more_images_are_read_than_needed",
+            "test_doubts.py::test_the_same_is_seen_on_any_devices",
+        ),
     ),
     Fault(
         "doubts-tried-on-what-was-read",
@@ -73,7 +83,11 @@ FAULTS = (
         "    tried[read] = False\n",
         "",
         "chance is taken for an order of the classes",
-        ("test_doubts.py",),
+        (
+            "test_doubts.py::test_chance_is_no_order",
+            "test_doubts.py::test_another_order_is_found_and_the_right_one_is_not",
+            "test_doubts.py::test_one_answer_to_everything_is_no_order",
+        ),
     ),
     Fault(
         "analysis-rows-for-columns",

@@ -81,7 +81,7 @@ FAULTS = (
         "if term.loss.needs_one_label and mixing:",
         "if term.loss.needs_label and mixing:",
         "the wrong one of two alike names",
-        ("test_config.py", "test_benchmarks.py"),
+        ("test_config.py",),
     ),
     Fault(
         "rules-labels-for-the-teacher-only",
@@ -97,7 +97,12 @@ FAULTS = (
         "        fit=experiment.student.fit,\n",
         "        fit=experiment.teacher.fit,\n",
         "the gain is measured against another training",
-        ("test_reused_classifier.py", "test_chain.py", "test_outlook.py", "test_cli.py"),
+        (
+            "test_reused_classifier.py::test_the_baseline_has_its_own_classifier",
+            "test_outlook.py::test_a_run_in_numbers",
+            "test_cli.py::test_show_trains_nothing_and_says_what_would_happen",
+            "test_chain.py::test_show_explains_every_link",
+        ),
     ),
     Fault(
         "runs-cache-of-the-wrong-teacher",
@@ -105,7 +110,11 @@ FAULTS = (
         "cache=experiment.teacher.cache if first else Cache(),",
         "cache=experiment.teacher.cache,",
         "the second link of a chain reads the first one's answers",
-        ("test_chain.py", "test_cache.py"),
+        (
+            "test_chain.py::test_without_assistants_nothing_changes",
+            "test_chain.py::test_each_is_cut_from_the_one_before_it",
+            "test_chain.py::test_what_cannot_work_is_refused_before_training",
+        ),
     ),
     Fault(
         "runs-inherits-unasked",
@@ -113,7 +122,7 @@ FAULTS = (
         "inherits = student.model is None and student.derive.inherit",
         "inherits = student.derive.inherit",
         "half of a condition: a named network is cut",
-        ("test_chain.py::test_a_born_again_network_draws_its_own_weights", "test_chain.py"),
+        ("test_chain.py::test_a_born_again_network_draws_its_own_weights",),
     ),
     Fault(
         "fields-one-checkpoint-kept",
@@ -121,7 +130,10 @@ FAULTS = (
         "keep_latest: int = 2",
         "keep_latest: int = 1",
         "a default changed: nothing to fall back to",
-        ("test_config.py", "test_loop.py", "test_checkpoint.py"),
+        (
+            "test_config.py",
+            "test_loop.py::test_a_damaged_last_checkpoint_is_trained_again",
+        ),
     ),
     Fault(
         "presets-default-for-a-flag",
@@ -129,7 +141,7 @@ FAULTS = (
         "experiment = config(**own)",
         "experiment = config()",
         "flags unread",
-        ("test_cli.py::test_the_arguments_of_a_preset_come_before_the_overrides", "test_cli.py"),
+        ("test_cli.py::test_the_arguments_of_a_preset_come_before_the_overrides",),
     ),
     Fault(
         "inherit-least-important",
@@ -172,7 +184,7 @@ FAULTS = (
         "narrow, best = width, candidate",
         "narrow, best = width, derive(teacher, width=wide, depth=depth)",
         "the wrong end of an interval",
-        ("test_derivation.py",),
+        ("test_derivation.py::test_a_budget_is_kept_and_nearly_used_up",),
     ),
     Fault(
         "torch-height-for-width",
@@ -180,6 +192,6 @@ FAULTS = (
         "value = value.transpose(2, 3, 1, 0) if len(slot.shape) == 4 else value.T",
         "value = value.transpose(3, 2, 1, 0) if len(slot.shape) == 4 else value.T",
         "axes swapped: square kernels hide it",
-        ("test_torch_parity.py", "test_weights.py"),
+        ("test_torch_parity.py::test_logits_and_features_are_those_of_pytorch",),
     ),
 )

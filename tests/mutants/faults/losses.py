@@ -36,7 +36,7 @@ FAULTS = (
         (
             "losses/test_laws.py::test_the_table_of_methods_has_every_loss_with_its_fields",
             "losses/test_dkd.py",
-            "test_benchmarks.py",
+            "test_benchmarks.py::test_the_losses_of_a_cell_fit_its_networks",
         ),
     ),
     Fault(
@@ -149,7 +149,7 @@ FAULTS = (
         "return mean if alone else jax.lax.pmean(mean, AXIS)",
         "return mean",
         "a device for the global batch",
-        ("losses/test_ofd.py", "test_step.py"),
+        ("losses/test_ofd.py",),
     ),
     Fault(
         "vid-sure-of-everything",
@@ -222,6 +222,6 @@ FAULTS = (
         "places = jnp.arange(len(batch.index))\n"
         '        return jax.vmap(jax.random.fold_in, (None, 0))(self.make_rng("loss"), places)',
         "random numbers that depend on the number of devices",
-        ("losses/test_mgd.py", "test_step.py"),
+        ("losses/test_mgd.py",),
     ),
 )

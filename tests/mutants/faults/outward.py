@@ -9,7 +9,7 @@ FAULTS = (
         "if not worst <= TOLERANCE:",
         "if worst > TOLERANCE:",
         "a comparison that NaN passes",
-        ("test_export.py",),
+        ("test_export.py::test_weights_that_differ_are_never_handed_over",),
     ),
     Fault(
         "export-batch-of-one-not-tried",
@@ -17,7 +17,7 @@ FAULTS = (
         "for batch in (images, images[:1]):",
         "for batch in (images[:0],):",
         "nothing is compared",
-        ("test_export.py",),
+        ("test_export.py::test_weights_that_differ_are_never_handed_over",),
     ),
     Fault(
         "torch-files-unpickled",
@@ -25,7 +25,7 @@ FAULTS = (
         'map_location="cpu", weights_only=True)',
         'map_location="cpu", weights_only=False)',
         "a file may run code",
-        ("test_weights.py",),
+        ("test_weights.py::test_pickles_hold_tensors_or_are_refused",),
     ),
     Fault(
         "words-overlap-on-one-side",
@@ -33,7 +33,7 @@ FAULTS = (
         "return a[0] <= b[1] and b[0] <= a[1]",
         "return a[0] <= b[1]",
         "half of a condition",
-        ("test_report.py::test_intervals_overlap", "test_report.py"),
+        ("test_report.py::test_intervals_overlap",),
     ),
     Fault(
         "history-pulls-without-weights",
@@ -49,7 +49,7 @@ FAULTS = (
         "difference = student.latest.top1 - alone.latest.top1",
         "difference = student.latest.top1 - teacher.latest.top1",
         "the wrong one of two numbers",
-        ("test_report.py::test_several_jobs_are_compared_first", "test_report.py"),
+        ("test_report.py::test_several_jobs_are_compared_first",),
     ),
     Fault(
         "page-not-escaped",
@@ -65,7 +65,7 @@ FAULTS = (
         "return 2 * (chips - 1) / chips * size / link",
         "return (chips - 1) / chips * size / link",
         "a factor left out",
-        ("test_outlook.py",),
+        ("test_outlook.py::test_what_a_step_takes_beside_the_layers",),
     ),
     Fault(
         "outlook-teacher-trained-too",
@@ -73,7 +73,10 @@ FAULTS = (
         "_layers(work.teacher, chip, images, trained=False)",
         "_layers(work.teacher, chip, images, trained=True)",
         "the teacher costs a training",
-        ("test_outlook.py::test_a_teacher_is_only_asked", "test_outlook.py"),
+        (
+            "test_outlook.py::test_a_teacher_is_only_asked",
+            "test_outlook.py::test_one_h200_as_it_was_worked_out_apart",
+        ),
     ),
     Fault(
         "measure-fastest-for-median",
@@ -89,7 +92,10 @@ FAULTS = (
         "name: timings[name].seconds / ours.seconds for",
         "name: ours.seconds / timings[name].seconds for",
         "a ratio upside down",
-        ("test_against.py",),
+        (
+            "test_against.py::test_how_much_faster_ours_is_says_the_table",
+            "test_against.py::test_a_form_that_does_not_run_is_left_out_and_named",
+        ),
     ),
     Fault(
         "jobs-cache-shared-out-twice",
@@ -113,7 +119,10 @@ FAULTS = (
         "alone = model.networks()[member]",
         "alone = model.members[member]",
         "a member loses the fields of its ensemble",
-        ("test_ensemble_runs.py",),
+        (
+            "test_ensemble_runs.py::test_networks_that_learned_from_each_other_part",
+            "test_ensemble_runs.py::test_a_member_comes_out_as_it_went_in",
+        ),
     ),
     Fault(
         "jobs-joined-by-the-number-of-classes",
@@ -121,7 +130,7 @@ FAULTS = (
         "if first.info.classes != other.info.classes:",
         "if len(first.info.classes) != len(other.info.classes):",
         "networks of other classes are joined",
-        ("test_ensemble_runs.py",),
+        ("test_ensemble_runs.py::test_runs_of_other_data_are_both_named",),
     ),
     Fault(
         "jobs-derive-flag-unread",
@@ -129,7 +138,10 @@ FAULTS = (
         "count = how.recalibrate if dataset is not None else 0",
         "count = 16 if dataset is not None else 0",
         "a flag unread",
-        ("test_derivation.py",),
+        (
+            "test_derivation.py::test_each_importance_gives_a_student_that_works",
+            "test_derivation.py::test_the_command_prints_both_and_writes_the_student",
+        ),
     ),
     Fault(
         "flags-statistics-of-another-data-set",
@@ -145,7 +157,7 @@ FAULTS = (
         "page = build([read_job(path) for path in flags.runs])",
         "page = build([read_job(flags.runs[0])])",
         "arguments unread",
-        ("test_distill.py::test_export_and_report_commands", "test_report.py"),
+        ("test_distill.py::test_export_and_report_commands",),
     ),
     Fault(
         "commands-evaluate-flag-unread",
@@ -153,7 +165,10 @@ FAULTS = (
         "        weights=flags.weights,\n",
         "",
         "a flag unread",
-        ("test_distill.py",),
+        (
+            "test_ensemble_runs.py::test_the_probabilities_are_the_mean_of_the_members",
+            "test_derivation.py::test_the_command_prints_both_and_writes_the_student",
+        ),
     ),
     Fault(
         "commands-plan-student-only",

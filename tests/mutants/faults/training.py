@@ -17,7 +17,7 @@ FAULTS = (
         "        stats = jax.lax.pmean(stats, AXIS)\n",
         "",
         "running statistics are those of one device",
-        ("test_step.py", "test_reused_classifier.py", "test_own_models.py"),
+        ("test_step.py::test_replicas_never_drift_apart",),
     ),
     Fault(
         "step-ema-starts-cold",
@@ -49,7 +49,10 @@ FAULTS = (
         "key = jax.random.fold_in(key, state.step)",
         "key = jax.random.fold_in(key, 0)",
         "losses draw the same numbers in every step",
-        ("test_step.py", "losses/test_crd.py", "losses/test_mgd.py", "test_loop.py"),
+        (
+            "test_step.py::test_losses_of_the_whole_batch_do_not_see_the_devices",
+            "test_step.py::test_accumulated_gradients_are_those_of_the_slices",
+        ),
     ),
     Fault(
         "gradients-key-of-every-term",
@@ -57,7 +60,10 @@ FAULTS = (
         "jax.random.fold_in(key, i)",
         "key",
         "two terms draw the same numbers",
-        ("test_step.py", "losses/test_mgd.py", "losses/test_crd.py"),
+        (
+            "test_step.py::test_losses_of_the_whole_batch_do_not_see_the_devices",
+            "test_step.py::test_accumulated_gradients_are_those_of_the_slices",
+        ),
     ),
     Fault(
         "gradients-teacher-sees-the-students-view",
@@ -73,7 +79,10 @@ FAULTS = (
         "return jnp.stack(terms), Remembered(stats, trees[2])",
         "return jnp.stack(terms), Remembered(stats, past.memory)",
         "what a loss remembers is not passed on",
-        ("test_step.py", "losses/test_crd.py", "losses/test_contrastive_queue.py"),
+        (
+            "test_step.py::test_losses_of_the_whole_batch_do_not_see_the_devices",
+            "test_step.py::test_accumulated_gradients_are_those_of_the_slices",
+        ),
     ),
     Fault(
         "device-loss-counted-by-all",
@@ -89,7 +98,10 @@ FAULTS = (
         "optax.chain(optax.clip_by_global_norm(fit.clip_norm), transform)",
         "optax.chain(transform, optax.clip_by_global_norm(fit.clip_norm))",
         "updates are clipped instead of gradients",
-        ("test_step.py", "test_loop.py", "test_optim.py"),
+        (
+            "test_optim.py",
+            "test_loop.py::test_every_field_of_fit_changes_the_run",
+        ),
     ),
     Fault(
         "recipe-clip-forgotten",
@@ -97,7 +109,7 @@ FAULTS = (
         "        if fit.clip_norm is not None:\n            transform = optax.chain(",
         "        if False:\n            transform = optax.chain(",
         "a field unread",
-        ("test_loop.py",),
+        ("test_loop.py::test_every_field_of_fit_changes_the_run",),
     ),
     Fault(
         "recipe-epochs-cut-off",
@@ -105,7 +117,10 @@ FAULTS = (
         "steps = max(1, round(run.fit.epochs * per_epoch))",
         "steps = max(1, int(run.fit.epochs) * int(per_epoch))",
         "an epoch loses its last part of a batch",
-        ("test_chain.py", "test_loop.py", "test_cache.py", "test_outlook.py"),
+        (
+            "test_outlook.py::test_a_run_in_numbers",
+            "test_loop.py::test_the_last_line_names_last_and_best",
+        ),
     ),
     Fault(
         "recipe-weights-move-once-an-epoch",
@@ -113,7 +128,7 @@ FAULTS = (
         "epoch = state.step / self.steps_per_epoch",
         "epoch = state.step // self.steps_per_epoch",
         "a whole division",
-        ("test_step.py::test_weights_move_with_their_schedule", "test_loop.py"),
+        ("test_step.py::test_weights_move_with_their_schedule",),
     ),
     Fault(
         "recipe-task-of-the-teacher",
@@ -145,7 +160,7 @@ FAULTS = (
         'rngs = {"params": jax.random.fold_in(key, i), "loss": key}',
         'rngs = {"params": key, "loss": key}',
         "adapters of two terms begin with the same weights",
-        ("test_step.py", "losses/test_stages.py", "test_chain.py"),
+        ("test_step.py::test_feature_losses_and_adapters_do_not_see_the_devices",),
     ),
     Fault(
         "watch-only-the-strong",
@@ -161,7 +176,7 @@ FAULTS = (
         'json.loads(line)["step"] <= resumed_at]',
         'json.loads(line)["step"] < resumed_at]',
         "< for <=",
-        ("test_loop.py::test_a_log_is_cut_back_to_the_step_a_run_resumes_from", "test_loop.py"),
+        ("test_loop.py::test_a_log_is_cut_back_to_the_step_a_run_resumes_from",),
     ),
     Fault(
         "log-half-a-line",
@@ -177,7 +192,10 @@ FAULTS = (
         "        self._file.flush()\n",
         "",
         "a line stays in memory",
-        ("test_loop.py", "test_doubts.py"),
+        (
+            "test_loop.py::test_the_last_line_names_last_and_best",
+            "test_loop.py::test_a_diverging_run_says_where_and_keeps_the_last_good_checkpoint",
+        ),
     ),
     Fault(
         "run-directory-shared",
@@ -195,8 +213,7 @@ FAULTS = (
         "the fingerprint of the data is not compared",
         (
             "test_loop.py::test_another_experiment_in_the_directory_is_refused",
-            "test_loop.py",
-            "test_distill.py",
+            "test_distill.py::test_what_cannot_work_is_refused_in_a_line_and_nothing_is_lost",
         ),
     ),
     Fault(
