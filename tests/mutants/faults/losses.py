@@ -31,7 +31,7 @@ FAULTS = (
         "dkd-default-changed",
         "losses/dkd.py",
         "beta: float = 8.0",
-        "beta: float = 2.0",
+        "beta: float = 6.0",
         "a default changed",
         (
             "losses/test_laws.py::test_the_table_of_methods_has_every_loss_with_its_fields",
