@@ -189,7 +189,7 @@ FAULTS = (
         "mixed = unit(self.momentum * own + (1 - self.momentum) * new)",
         "mixed = unit((1 - self.momentum) * own + self.momentum * new)",
         "what the default of a half hides",
-        ("losses/test_crd.py",),
+        ("losses/test_crd.py::test_the_bank_remembers_after_the_step",),
     ),
     Fault(
         "crd-unseen-rows-count",
@@ -205,7 +205,9 @@ FAULTS = (
         "queue.value = jax.lax.stop_gradient(keys[: self.size])",
         "queue.value = jax.lax.stop_gradient(keys[-self.size :])",
         "the other end of a queue",
-        ("losses/test_contrastive_queue.py",),
+        (
+            "losses/test_contrastive_queue.py::test_the_newest_are_remembered_and_the_oldest_forgotten",
+        ),
     ),
     Fault(
         "mgd-mask-inside-out",
