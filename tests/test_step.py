@@ -1,7 +1,9 @@
 """The distributed step against one big batch written down by hand."""
 
 import dataclasses
+from typing import ClassVar
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -375,3 +377,29 @@ def test_losses_of_the_whole_batch_do_not_see_the_devices(slices, losses, source
         assert all(np.array_equal(shard, shards[0]) for shard in shards)
     one, eight = (fetch((s.params, s.stats, s.memory)) for s in states)
     assert largest_difference(one, eight) < 5e-5
+
+
+class Dice(CrossEntropy):
+    """Of the whole batch: how often it was thrown before, and a number below one."""
+
+    whole_batch: ClassVar[bool] = True
+
+    @nn.compact
+    def __call__(self, student, teacher, batch):
+        thrown = self.variable("memory", "thrown", jnp.zeros, ())
+        value = thrown.value + jax.random.uniform(self.make_rng("loss"))
+        if not self.is_initializing():
+            thrown.value += 1
+        return value
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_losses_remember_and_draw_anew_in_every_step_and_term(slices, source, teacher):
+    terms = (Term(CrossEntropy()), Term(Dice()), Term(Dice()))
+    run = make_run(losses=terms, fit=tiny_fit(batch_size=32, accumulate=slices))
+    histories = [train(run, source, teacher, ("pmap", n), steps=3)[1][:, 4:6] for n in (1, 8)]
+    np.testing.assert_allclose(*histories, rtol=1e-6)
+    thrown = slices * np.arange(3)[:, None] + (slices - 1) / 2  # the mean over the slices
+    drawn = histories[0] - thrown
+    assert ((drawn >= 0) & (drawn < 1)).all()
+    assert len(np.unique(drawn.round(4))) == drawn.size

@@ -49,10 +49,7 @@ FAULTS = (
         "key = jax.random.fold_in(key, state.step)",
         "key = jax.random.fold_in(key, 0)",
         "losses draw the same numbers in every step",
-        (
-            "test_step.py::test_losses_of_the_whole_batch_do_not_see_the_devices",
-            "test_step.py::test_accumulated_gradients_are_those_of_the_slices",
-        ),
+        ("test_step.py::test_losses_remember_and_draw_anew_in_every_step_and_term",),
     ),
     Fault(
         "gradients-key-of-every-term",
@@ -60,10 +57,7 @@ FAULTS = (
         "jax.random.fold_in(key, i)",
         "key",
         "two terms draw the same numbers",
-        (
-            "test_step.py::test_losses_of_the_whole_batch_do_not_see_the_devices",
-            "test_step.py::test_accumulated_gradients_are_those_of_the_slices",
-        ),
+        ("test_step.py::test_losses_remember_and_draw_anew_in_every_step_and_term",),
     ),
     Fault(
         "gradients-teacher-sees-the-students-view",
@@ -79,10 +73,7 @@ FAULTS = (
         "return jnp.stack(terms), Remembered(stats, trees[2])",
         "return jnp.stack(terms), Remembered(stats, past.memory)",
         "what a loss remembers is not passed on",
-        (
-            "test_step.py::test_losses_of_the_whole_batch_do_not_see_the_devices",
-            "test_step.py::test_accumulated_gradients_are_those_of_the_slices",
-        ),
+        ("test_step.py::test_losses_remember_and_draw_anew_in_every_step_and_term",),
     ),
     Fault(
         "device-loss-counted-by-all",
@@ -192,10 +183,7 @@ FAULTS = (
         "        self._file.flush()\n",
         "",
         "a line stays in memory",
-        (
-            "test_loop.py::test_the_last_line_names_last_and_best",
-            "test_loop.py::test_a_diverging_run_says_where_and_keeps_the_last_good_checkpoint",
-        ),
+        ("test_loop.py::test_a_log_is_cut_back_to_the_step_a_run_resumes_from",),
     ),
     Fault(
         "run-directory-shared",
@@ -211,10 +199,7 @@ FAULTS = (
         'return {**to_dict(run), "data set": to_dict(info)}',
         "return to_dict(run)",
         "the fingerprint of the data is not compared",
-        (
-            "test_loop.py::test_another_experiment_in_the_directory_is_refused",
-            "test_distill.py::test_what_cannot_work_is_refused_in_a_line_and_nothing_is_lost",
-        ),
+        ("test_loop.py::test_other_data_of_the_same_name_is_another_experiment",),
     ),
     Fault(
         "preemption-handler-lost",
