@@ -126,10 +126,7 @@ FAULTS = (
         "keep_latest: int = 2",
         "keep_latest: int = 1",
         "a default changed: nothing to fall back to",
-        (
-            "test_config.py",
-            "test_loop.py::test_a_damaged_last_checkpoint_is_trained_again",
-        ),
+        ("test_loop.py::test_a_damaged_last_checkpoint_is_trained_again",),
     ),
     Fault(
         "presets-default-for-a-flag",

@@ -33,11 +33,7 @@ FAULTS = (
         "beta: float = 8.0",
         "beta: float = 6.0",
         "a default changed",
-        (
-            "losses/test_laws.py::test_the_table_of_methods_has_every_loss_with_its_fields",
-            "losses/test_dkd.py",
-            "test_benchmarks.py::test_the_losses_of_a_cell_fit_its_networks",
-        ),
+        ("test_defaults.py",),
     ),
     Fault(
         "dist-classes-twice",

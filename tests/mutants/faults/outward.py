@@ -25,7 +25,10 @@ FAULTS = (
         'map_location="cpu", weights_only=True)',
         'map_location="cpu", weights_only=False)',
         "a file may run code",
-        ("test_weights.py::test_pickles_hold_tensors_or_are_refused",),
+        (
+            "test_weights.py::test_pickles_are_asked_for_weights_alone",
+            "test_weights.py::test_pickles_hold_tensors_or_are_refused",
+        ),
     ),
     Fault(
         "words-overlap-on-one-side",
@@ -138,10 +141,7 @@ FAULTS = (
         "count = how.recalibrate if dataset is not None else 0",
         "count = 16 if dataset is not None else 0",
         "a flag unread",
-        (
-            "test_derivation.py::test_each_importance_gives_a_student_that_works",
-            "test_derivation.py::test_the_command_prints_both_and_writes_the_student",
-        ),
+        ("test_derivation.py::test_as_many_batches_are_looked_at_as_were_asked_for",),
     ),
     Fault(
         "flags-statistics-of-another-data-set",
@@ -157,7 +157,7 @@ FAULTS = (
         "page = build([read_job(path) for path in flags.runs])",
         "page = build([read_job(flags.runs[0])])",
         "arguments unread",
-        ("test_distill.py::test_export_and_report_commands",),
+        ("test_report.py::test_the_command_reads_every_job",),
     ),
     Fault(
         "commands-evaluate-flag-unread",
@@ -165,10 +165,7 @@ FAULTS = (
         "        weights=flags.weights,\n",
         "",
         "a flag unread",
-        (
-            "test_ensemble_runs.py::test_the_probabilities_are_the_mean_of_the_members",
-            "test_derivation.py::test_the_command_prints_both_and_writes_the_student",
-        ),
+        ("test_evaluate.py::test_every_flag_says_what_is_evaluated",),
     ),
     Fault(
         "commands-plan-student-only",

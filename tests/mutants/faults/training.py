@@ -89,10 +89,7 @@ FAULTS = (
         "optax.chain(optax.clip_by_global_norm(fit.clip_norm), transform)",
         "optax.chain(transform, optax.clip_by_global_norm(fit.clip_norm))",
         "updates are clipped instead of gradients",
-        (
-            "test_optim.py",
-            "test_loop.py::test_every_field_of_fit_changes_the_run",
-        ),
+        ("test_step.py::test_gradients_are_clipped_and_not_updates",),
     ),
     Fault(
         "recipe-clip-forgotten",
@@ -100,7 +97,7 @@ FAULTS = (
         "        if fit.clip_norm is not None:\n            transform = optax.chain(",
         "        if False:\n            transform = optax.chain(",
         "a field unread",
-        ("test_loop.py::test_every_field_of_fit_changes_the_run",),
+        ("test_step.py::test_gradients_are_clipped_and_not_updates",),
     ),
     Fault(
         "recipe-epochs-cut-off",
@@ -151,7 +148,7 @@ FAULTS = (
         'rngs = {"params": jax.random.fold_in(key, i), "loss": key}',
         'rngs = {"params": key, "loss": key}',
         "adapters of two terms begin with the same weights",
-        ("test_step.py::test_feature_losses_and_adapters_do_not_see_the_devices",),
+        ("test_step.py::test_adapters_of_two_terms_begin_apart",),
     ),
     Fault(
         "watch-only-the-strong",
@@ -207,7 +204,7 @@ FAULTS = (
         "signal.signal(signal.SIGTERM, self._previous or signal.SIG_DFL)",
         "signal.signal(signal.SIGTERM, signal.SIG_DFL)",
         "the handler of before is not put back",
-        ("test_processes.py",),
+        ("test_processes.py::test_single_process_notices_sigterm",),
     ),
     Fault(
         "processes-index-not-compared",
