@@ -45,7 +45,6 @@ def test_no_part_of_the_package_is_left_out():
 def test_a_fault_is_noticed(fault):
     found = verdict(fault, CHECKOUT)
     assert found.word in ("killed", "timed out"), found
-    assert not check_sound([found], CHECKOUT)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ SECONDS = {"likely": 240.0, "all": 3600.0}
 """How long tests may take before the fault counts as noticed: they would never have ended."""
 PYTEST = ("-x", "-n", "0", "-p", "no:cacheprovider", "--no-header", "--tb=no", "-rfE")
 FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
-LEFT_OUT = shutil.ignore_patterns(".git", ".*_cache", ".hypothesis", "runs", "*.egg-info")
+LEFT_OUT = shutil.ignore_patterns(".git", ".*_cache", ".venv", ".hypothesis", "runs")
 OURS = "tests/test_mutants.py"
 """Would notice any change of the source, and so says nothing."""
 ALREADY = "(without any fault)"
@@ -79,8 +79,10 @@ def check_sound(found: Iterable[Verdict], checkout: Path) -> list[Verdict]:
     if not killers:
         return []
     with copied(checkout) as copy:
-        _, text = _pytest(copy, [*killers, "--maxfail=1000"], SECONDS["all"])
-    return [Verdict(ALREADY, "error", f"{test} fails", 0.0) for test in FAILED.findall(text)]
+        code, text = _pytest(copy, [*killers, "--maxfail=1000"], SECONDS["all"])
+    failed = [f"{test} fails" for test in FAILED.findall(text)]
+    wrong = failed or ([] if code == 0 else [f"pytest ended with {code}"])
+    return [Verdict(ALREADY, "error", text, 0.0) for text in wrong]
 
 
 def _places(tests: Sequence[str]) -> list[str]:

@@ -41,7 +41,7 @@ FAULTS = (
         '"validation": slice(TEST, TEST + VALIDATION)',
         '"validation": slice(0, VALIDATION)',
         "a split mixed up",
-        ("test_data.py",),
+        ("test_data.py::test_the_digits_are_those_of_scikit_learn",),
     ),
     Fault(
         "views-key-reused",
@@ -103,7 +103,7 @@ FAULTS = (
         "jax.lax.div(2 * sums + 13, 26)",
         "jax.lax.div(2 * sums, 26)",
         "a rounding",
-        ("test_augment_operations.py",),
+        ("test_augment_operations.py::test_every_operation_is_pillows_to_the_last_bit",),
     ),
     Fault(
         "folder-size-not-compared",
@@ -154,7 +154,7 @@ FAULTS = (
         "        os.utime(path)\n",
         "        pass\n",
         "what is used is forgotten first",
-        ("test_decoded.py",),
+        ("test_decoded.py::test_what_was_not_used_for_longest_makes_room",),
     ),
     Fault(
         "images-sixteen-bits-cut-off",

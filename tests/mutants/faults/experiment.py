@@ -9,7 +9,7 @@ FAULTS = (
         "nesterov=self.nesterov)",
         "nesterov=False)",
         "a field unread",
-        ("test_optim.py",),
+        ("test_optim.py::test_every_field_changes_the_trajectory",),
     ),
     Fault(
         "decay-of-scales",
@@ -17,7 +17,7 @@ FAULTS = (
         "jax.tree.map(lambda p: p.ndim > 1, params)",
         "jax.tree.map(lambda p: p.ndim >= 1, params)",
         ">= for >",
-        ("test_optim.py",),
+        ("test_optim.py::test_every_field_changes_the_trajectory",),
     ),
     Fault(
         "cosine-never-ends",
@@ -49,7 +49,7 @@ FAULTS = (
         "return jnp.asarray(self.weight * factor, jnp.float32)",
         "return jnp.asarray(self.weight, jnp.float32)",
         "a field unread",
-        ("test_objective.py",),
+        ("test_objective.py::test_a_term_weighs_by_its_schedule",),
     ),
     Fault(
         "json-typos-pass",
@@ -73,7 +73,7 @@ FAULTS = (
         "0 < fit.ema_decay < 1",
         "0 < fit.ema_decay <= 1",
         "<= for <: an average that never moves",
-        ("test_config.py",),
+        ("test_config.py::test_a_rule_names_the_field_the_value_and_the_remedy",),
     ),
     Fault(
         "rules-mixtures-of-one-label",
@@ -81,7 +81,7 @@ FAULTS = (
         "if term.loss.needs_one_label and mixing:",
         "if term.loss.needs_label and mixing:",
         "the wrong one of two alike names",
-        ("test_config.py",),
+        ("test_config.py::test_a_rule_names_the_field_the_value_and_the_remedy",),
     ),
     Fault(
         "rules-labels-for-the-teacher-only",
@@ -89,7 +89,7 @@ FAULTS = (
         "objectives = {where: student.losses for where, student in students}",
         "objectives = {where: student.losses for where, student in students[:-1]}",
         "a rule that leaves out the student",
-        ("test_data_unlabelled.py",),
+        ("test_data_unlabelled.py::test_what_reads_them_is_named",),
     ),
     Fault(
         "runs-baseline-trained-like-its-teacher",

@@ -49,7 +49,7 @@ FAULTS = (
         "target = share * target + (1 - share) * jax.nn.one_hot(batch.other_label, classes)",
         "target = (1 - share) * target + share * jax.nn.one_hot(batch.other_label, classes)",
         "the labels of a mixture change places",
-        ("losses/test_cross_entropy.py",),
+        ("losses/test_cross_entropy.py::test_mixed_images_have_a_share_of_two_labels",),
     ),
     Fault(
         "logit-standardization-biased",
@@ -73,7 +73,7 @@ FAULTS = (
         "done = jnp.where(since >= 0, 1.0, 0.0)",
         "done = jnp.where(since > 0, 1.0, 0.0)",
         "> for >= at an epoch's border",
-        ("test_objective.py",),
+        ("test_objective.py::test_a_ramp_of_no_length_is_a_switch",),
     ),
     Fault(
         "dml-teachers-learn-too",
@@ -137,7 +137,7 @@ FAULTS = (
         "side = jnp.where(f_t > 0, 1.0, -1.0)",
         "side = jnp.where(f_t >= 0, 1.0, -1.0)",
         ">= for >",
-        ("losses/test_ab.py",),
+        ("losses/test_ab.py::test_ab_sees_no_more_of_the_teacher_than_which_neurons_are_active",),
     ),
     Fault(
         "ofd-margin-of-one-device",

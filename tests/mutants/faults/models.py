@@ -49,7 +49,7 @@ FAULTS = (
         "return (jnp.broadcast_to(gradient, x.shape),)",
         "return (jnp.broadcast_to(gradient, x.shape) / len(x),)",
         "a mean's gradient for a sum's",
-        ("test_kernels.py",),
+        ("test_kernels.py::test_batch_norm_is_flax",),
     ),
     Fault(
         "pixels-divided-first",

@@ -65,7 +65,7 @@ FAULTS = (
         "images = batch.image if batch.shown is None else batch.shown",
         "images = batch.image",
         "a field unread",
-        ("test_teacher_views.py",),
+        ("test_teacher_views.py::test_the_teacher_answers_to_what_it_is_shown",),
     ),
     Fault(
         "gradients-memory-forgotten",
@@ -156,7 +156,7 @@ FAULTS = (
         "if not 1 / FAR <= times <= FAR:",
         "if not times <= FAR:",
         "half of a check forgotten",
-        ("test_watch.py",),
+        ("test_watch.py::test_a_term_far_from_the_task_is_named_once_with_its_distance",),
     ),
     Fault(
         "log-loses-the-step-it-resumes-from",
