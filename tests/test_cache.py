@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdjax.cache.answers import decode, encode, error_bound, record
+from kdjax.cache.origin import views_needed
 from kdjax.cache.reads import reads
 from kdjax.cache.store import Filling, Part, Store, from_records, to_records
 from kdjax.cli import main
 from kdjax.data.augment import Flip, Mixup, PadCrop
 from kdjax.evaluation.load import load
-from kdjax.experiment import Cache
+from kdjax.experiment import Cache, Data
 from kdjax.experiment.objective import Term
 from kdjax.experiment.rules import validate
 from kdjax.jobs import cache as caching
@@ -290,6 +291,13 @@ def test_more_than_there_are_cannot_be_kept(job, tmp_path):
         distill(with_cache(job, tmp_path / "cache", top_k=10), tmp_path / "job", "")
 
 
+@pytest.mark.parametrize(("cycle", "views"), [(None, 6), (4, 4), (9, 6)])
+def test_a_view_is_kept_once_however_often_it_comes_back(cycle, views):
+    data = Data(views=2, cycle=cycle)
+    assert views_needed(data, 3, (Flip(),)) == views
+    assert views_needed(data, 3, ()) == 1
+
+
 # --- On disk -------------------------------------------------------------------------------------
 
 
@@ -324,6 +332,16 @@ def test_a_cache_that_cannot_be_read_says_what_to_do(damage, message, job, tmp_p
     path.write_text(damage(path.read_text()))
     with pytest.raises(ValueError, match=message + r".*\n.* build the cache anew"):
         Store(tmp_path / "cache")
+
+
+def test_answers_that_float16_cannot_hold_are_not_written(job, tmp_path):
+    caching.build(with_cache(job, tmp_path / "cache"), tmp_path)
+    store = Store(tmp_path / "cache")
+    records = np.array(store.load(Part(1, 0)))
+    records["logits"][3, 1] = np.inf
+    with pytest.raises(ValueError, match=r"logits are not finite, or too large for float16"):
+        store.write(Part(7, 0), records)
+    assert store.find(Part(7, 0)) is None
 
 
 def test_answers_that_the_teacher_never_gave_are_noticed(job, tmp_path):

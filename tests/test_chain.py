@@ -10,7 +10,7 @@ from kdjax.cli import main
 from kdjax.commands.flags import parse_with_preset
 from kdjax.commands.tables import comparison
 from kdjax.evaluation.load import load
-from kdjax.experiment import ASSISTANTS, Derive, Experiment, Student
+from kdjax.experiment import ASSISTANTS, Cache, Derive, Experiment, Student
 from kdjax.experiment.json import from_json, read_json, to_json
 from kdjax.experiment.objective import Term
 from kdjax.experiment.presets import load_experiment
@@ -45,13 +45,23 @@ def test_each_is_cut_from_the_one_before_it(tmp_path):
     assert [run.model.hidden for run, _ in links] == [16, 12, 6]
     assert [teacher.hidden for _, teacher in links] == [16, 16, 12]
     assert [run.inherit is not None for run, _ in links] == [False, True, True]
-    assert baseline_run(experiment, TINY, SHAPE).model == links[-1][0].model
+    longer = dataclasses.replace(experiment.student, fit=tiny_fit(epochs=7))
+    alone = baseline_run(dataclasses.replace(experiment, student=longer), TINY, SHAPE)
+    assert (alone.model, alone.fit) == (links[-1][0].model, longer.fit)
     assert roles(experiment) == ["teacher", "assistant1", "assistant2", "baseline", "student"]
     assert [field_of(role) for role in distilled(experiment)] == [
         "assistants.0",
         "assistants.1",
         "student",
     ]
+
+
+def test_kept_answers_are_those_of_the_first_teacher(tmp_path):
+    kept = Cache(directory="answers")
+    experiment = chained(tmp_path)
+    teacher = dataclasses.replace(experiment.teacher, cache=kept)
+    links = chain(dataclasses.replace(experiment, teacher=teacher), TINY, SHAPE)
+    assert [run.cache for run, _ in links] == [kept, Cache(), Cache()]
 
 
 def test_a_budget_that_cannot_be_met_is_named_with_its_assistant(tmp_path):

@@ -85,6 +85,18 @@ def test_a_latency_budget_narrows_until_it_is_met(teacher, monkeypatch):
     assert found["student"].latency_ms == 2.0
 
 
+def test_as_many_batches_are_looked_at_as_were_asked_for(teacher, monkeypatch):
+    asked = []
+
+    def noted(source, size, seed, count):
+        asked.append(count)
+        return first_batches(source, size, seed, count)
+
+    monkeypatch.setattr("kdjax.jobs.derive.first_batches", noted)
+    derive_run(teacher.directory, Derive(width=0.5, recalibrate=3))
+    assert asked == [3]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

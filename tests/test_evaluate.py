@@ -1,19 +1,25 @@
 """Exact metrics: every example once, equal to NumPy, on any number of devices."""
 
+import shutil
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
 import kdjax
+from kdjax.cli import main
 from kdjax.data.sources import Arrays
 from kdjax.evaluation.analysis import analyse
 from kdjax.evaluation.evaluate import Evaluate
 from kdjax.evaluation.load import as_teacher, load
 from kdjax.evaluation.metrics import BINS, wilson_interval
 from kdjax.evaluation.of_run import evaluate_run
+from kdjax.experiment import TeacherReference
+from kdjax.experiment.json import read_json, to_dict
 from kdjax.training.loop import Teaching
 from kdjax.training.parallel import Devices
+from kdjax.training.run_directory import write_json
 from tests.support import TINY, tiny_fit, tiny_run
 from tests.test_loop import run_it
 
@@ -65,7 +71,10 @@ def by_hand(logits, labels, teacher=None):
 @pytest.mark.parametrize("count", [1, 3, 8])
 def test_metrics_equal_numpy_for_any_size_and_any_devices(size, count, network, digits):
     full = digits.open("test")
-    source = Arrays(full.images[:size], full.labels[:size])
+    # Padding is copies of the first example: one that is answered rightly, or it would not show.
+    known = np.asarray(network.logits(full.images)).argmax(axis=-1) == full.labels
+    part = slice(known.argmax(), known.argmax() + size)
+    source = Arrays(full.images[part], full.labels[part])
     other = network.variables | {"params": {**network.variables["params"]}}
     other["params"]["classifier"] = {
         k: np.roll(v, 1, axis=-1) for k, v in other["params"]["classifier"].items()
@@ -113,6 +122,30 @@ def test_evaluating_a_run_repeats_its_training_log(trained):
     log = (trained / "metrics.jsonl").read_text().splitlines()[-1]
     assert f'"top1": {metrics["top1"]}' in log
     assert metrics["weights"] == "ema"
+
+
+def taught_by(student, teacher, digest):
+    config = read_json(student / "config.json")
+    reference = TeacherReference(run=str(teacher), step=load(teacher).step, digest=digest)
+    config["run"]["teacher"] = {"type": "TeacherReference", **to_dict(reference)}
+    write_json(student / "config.json", config)
+
+
+def test_a_teacher_that_is_another_by_now_is_compared_with_nothing(trained, tmp_path):
+    student = shutil.copytree(trained, tmp_path / "student")
+    taught_by(student, trained, load(trained).digest)
+    assert evaluate_run(student)["agreement"] == 1
+    taught_by(student, trained, "another")
+    with pytest.raises(ValueError, match="is no longer the teacher"):
+        evaluate_run(student)
+
+
+def test_every_flag_says_what_is_evaluated(trained, tmp_path):
+    file = tmp_path / "metrics.json"
+    flags = {"checkpoint": "latest", "split": "validation", "weights": "raw"}
+    words = [word for name, value in flags.items() for word in (f"--{name}", value)]
+    assert main(["evaluate", str(trained), *words, "--output", str(file)]) == 0
+    assert flags.items() <= read_json(file).items()
 
 
 def test_no_run_no_checkpoint_and_a_job_are_told_apart(tmp_path, trained):

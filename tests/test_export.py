@@ -81,10 +81,11 @@ assert not any(m.split(".")[0] in ("flax", "kdjax") for m in sys.modules)
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), expected, atol=1e-4)
 
 
-def test_weights_that_differ_are_never_handed_over(network, images, tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [0.1, np.nan])
+def test_weights_that_differ_are_never_handed_over(error, network, images, tmp_path, monkeypatch):
     def corrupt(tensors, path):
         name = next(n for n in tensors if n.endswith("classifier/kernel"))
-        save_file({**tensors, name: tensors[name] + 0.1}, path)
+        save_file({**tensors, name: tensors[name] + error}, path)
 
     monkeypatch.setattr(module, "save_file", corrupt)
     with pytest.raises(ValueError, match=r"differs from the network by .* nothing was written"):

@@ -145,6 +145,15 @@ def test_another_experiment_in_the_directory_is_refused(run, digits, undisturbed
         run_it(other, undisturbed, digits)
 
 
+def test_other_data_of_the_same_name_is_another_experiment(run, digits, tmp_path):
+    directory = RunDirectory(tmp_path / "teacher")
+    directory.create(run, digits.info)
+    directory.check(run, digits.info)
+    grown = dataclasses.replace(digits.info, fingerprint="another")
+    with pytest.raises(ValueError, match=r"holds another experiment \(data set.fingerprint: "):
+        directory.check(run, grown)
+
+
 def test_the_last_line_names_last_and_best(undisturbed):
     result = read_json(undisturbed / "result.json")
     assert list(result)[-2:] == ["latest", "best"]
@@ -175,6 +184,7 @@ def test_a_log_is_cut_back_to_the_step_a_run_resumes_from(tmp_path):
     log = MetricLog(path, 0)
     for step in range(1, 6):
         log.write("train", step, {"loss": 1.0})
+        assert len(path.read_text().splitlines()) == step  # for whoever watches, or is killed
     log.close()
     with path.open("a") as file:
         file.write('{"kind": "train", "st')  # the crash came in the middle of a line

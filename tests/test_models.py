@@ -683,6 +683,11 @@ def test_resnet8x4_costs_what_its_layers_cost():
     assert flops(NAMED["resnet8x4"].clone(num_classes=100), (32, 32, 3)) == 2 * total
 
 
+def test_resnet50_costs_what_torchvision_says():
+    """4.09 G with the stride on the 3x3 convolution; on the 1x1 before it, it would be 3.8 G."""
+    assert flops(NAMED["resnet50"], (224, 224, 3)) == 2 * 4_089_184_256
+
+
 def test_small_cnn_costs_what_its_layers_cost():
     convolutions = 8 * 8 * 4 * 9 + 4 * 4 * 8 * (9 * 4)
     dense = 2 * 2 * 8 * 32 + 32 * 10

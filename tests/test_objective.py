@@ -66,5 +66,5 @@ def test_a_term_weighs_by_its_schedule():
 def test_a_ramp_of_no_length_is_a_switch():
     switch = Ramp(begin=3.0, epochs=0.0)
     np.testing.assert_array_equal(switch(jnp.asarray([0.0, 2.99, 3.0, 9.0])), [0, 0, 1, 1])
-    with pytest.raises(ValueError, match=r"^schedule.epochs: -1.0 cannot work; it must be >= 0"):
-        Ramp(epochs=-1.0).check("schedule")
+    with pytest.raises(ValueError, match=r"^epochs: -1.0 cannot work; it must be >= 0"):
+        Ramp(epochs=-1.0).check()

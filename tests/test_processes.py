@@ -206,6 +206,10 @@ SINGLE = """if True:
             time.sleep(0.01)
         assert preemption.poll()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    signal.signal(signal.SIGTERM, print)
+    with Preemption():
+        assert signal.getsignal(signal.SIGTERM) is not print
+    assert signal.getsignal(signal.SIGTERM) is print
     sys.exit(EXIT_PREEMPTED)
     """
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kdjax.cli import main
 from kdjax.report.history import Series, read_history, thin
 from kdjax.report.job import Evaluation
 from kdjax.report.page import build, read_job
@@ -593,6 +594,13 @@ def test_several_jobs_are_compared_first(tmp_path: Path) -> None:
     assert [page.headings.count(section) for section in SECTIONS] == [3] * len(SECTIONS)
     assert "Accuracy and size" in page.headings
     assert "Distillation did not help" in page.text
+
+
+def test_the_command_reads_every_job(tmp_path: Path) -> None:
+    jobs = [str(write_job(tmp_path / name, name=name)) for name in ("first", "second")]
+    output = tmp_path / "new" / "page.html"
+    assert main(["report", *jobs, "--output", str(output)]) == 0
+    assert output.read_text() == build([read_job(Path(job)) for job in jobs])
 
 
 def test_jobs_on_different_data_share_no_chart(finished: Path, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """The distributed step against one big batch written down by hand."""
 
 import dataclasses
+from typing import ClassVar
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,11 +31,11 @@ from kdjax.losses import (
 from kdjax.training.gradients import Remembered, terms_of
 from kdjax.training.parallel import Devices, fetch
 from kdjax.training.recipe import Recipe
-from kdjax.training.state import Fixed
+from kdjax.training.state import Fixed, initial_adapters
 from kdjax.training.step import make_balance, make_probe
 from kdjax.types import Batch
 from tests.support import TINY, largest_difference, tiny_fit
-from tests.training import LOSSES, TEACHER, make_run, random_teacher, start, train
+from tests.training import LOSSES, SHAPE, TEACHER, make_run, random_teacher, start, train
 
 LAYOUTS = [("pmap", 1), ("pmap", 2), ("pmap", 8), ("shard_map", 1), ("shard_map", 8)]
 
@@ -127,6 +129,13 @@ def test_feature_losses_and_adapters_do_not_see_the_devices(losses, source, teac
         assert largest_difference(before.stats["adapters"], one[1]["adapters"]) > 1e-4
 
 
+def test_adapters_of_two_terms_begin_apart():
+    terms = (Term(FitNet()), Term(FitNet()))
+    adapters = initial_adapters(terms, TINY, TEACHER, SHAPE, jax.random.key(0))
+    one, other = (adapters[name]["params"]["conv"]["kernel"] for name in ("fit_net", "fit_net_2"))
+    assert abs(one - other).min() > 0
+
+
 @pytest.mark.parametrize("sync", [True, False])
 def test_replicas_never_drift_apart(sync, source, teacher):
     run = make_run(model=TINY.clone(sync_batch_norm=sync))
@@ -203,6 +212,17 @@ def test_accumulated_gradients_are_those_of_the_slices(source, teacher):
     state, _, _ = train(run, source, teacher, ("pmap", 1), steps=1)
     assert largest_difference(fetch(state.params), expected) < 1e-6
     assert largest_difference(fetch(state.stats), past.stats) < 1e-6
+
+
+def test_gradients_are_clipped_and_not_updates(source, teacher):
+    optimizer, schedule = SGD(weight_decay=0.0), Constant(peak=0.1)
+    fit = tiny_fit(batch_size=32, clip_norm=0.01, optimizer=optimizer, schedule=schedule)
+    run = make_run(fit=fit)
+    state, history, _ = train(run, source, teacher, steps=1)
+    assert history[0, 1] > 0.1, "the norm is logged as it was"
+    before = start(run, Recipe.of(run, TEACHER, len(source))).params
+    moved = jax.tree.map(np.subtract, fetch(state.params), before)
+    assert optax.tree.norm(moved) == pytest.approx(0.1 * 0.01, rel=1e-3)
 
 
 def test_the_moving_average_follows_its_formula(source, teacher):
@@ -375,3 +395,29 @@ def test_losses_of_the_whole_batch_do_not_see_the_devices(slices, losses, source
         assert all(np.array_equal(shard, shards[0]) for shard in shards)
     one, eight = (fetch((s.params, s.stats, s.memory)) for s in states)
     assert largest_difference(one, eight) < 5e-5
+
+
+class Dice(CrossEntropy):
+    """Of the whole batch: how often it was thrown before, and a number below one."""
+
+    whole_batch: ClassVar[bool] = True
+
+    @nn.compact
+    def __call__(self, student, teacher, batch):
+        thrown = self.variable("memory", "thrown", jnp.zeros, ())
+        value = thrown.value + jax.random.uniform(self.make_rng("loss"))
+        if not self.is_initializing():
+            thrown.value += 1
+        return value
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_losses_remember_and_draw_anew_in_every_step_and_term(slices, source, teacher):
+    terms = (Term(CrossEntropy()), Term(Dice()), Term(Dice()))
+    run = make_run(losses=terms, fit=tiny_fit(batch_size=32, accumulate=slices))
+    histories = [train(run, source, teacher, ("pmap", n), steps=3)[1][:, 4:6] for n in (1, 8)]
+    np.testing.assert_allclose(*histories, rtol=1e-6)
+    thrown = slices * np.arange(3)[:, None] + (slices - 1) / 2  # the mean over the slices
+    drawn = histories[0] - thrown
+    assert ((drawn >= 0) & (drawn < 1)).all()
+    assert len(np.unique(drawn.round(4))) == drawn.size

@@ -174,6 +174,22 @@ def test_pickles_hold_tensors_or_are_refused(tmp_path):
     assert read_tensors(path)["half"].dtype == np.float32
 
 
+def test_pickles_are_asked_for_weights_alone(tmp_path, monkeypatch):
+    """Where there is no PyTorch to refuse them, at least this is known."""
+    asked = []
+
+    class Torch:
+        def load(self, path, **how):
+            asked.append(how)
+            return {}
+
+    monkeypatch.setitem(sys.modules, "torch", Torch())
+    (tmp_path / "net.pth").write_bytes(b"x")
+    with pytest.raises(ValueError, match="holds no tensors"):
+        read_tensors(tmp_path / "net.pth")
+    assert asked == [{"map_location": "cpu", "weights_only": True}]
+
+
 def test_without_torch_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     (tmp_path / "net.pth").write_bytes(b"x")

@@ -128,14 +128,16 @@ def test_the_first_batch_sets_the_constants_and_has_no_negatives():
     agree(slope.embedding, measured["embedding"])
 
 
-def test_the_bank_remembers_after_the_step():
+@pytest.mark.parametrize("momentum", [0.5, 0.9])
+def test_the_bank_remembers_after_the_step(momentum):
     student, teacher, batch = example()
     batch = batch._replace(index=jnp.array([7, 0, 3, 5]))
     before = own_variables(LOSS)
-    _, after = step(LOSS, before, student, teacher, batch)
+    _, after = step(LOSS.clone(momentum=momentum), before, student, teacher, batch)
     new = projections(as_float64(student), as_float64(teacher), flat_float64(before["params"]))
     expected, seen = remembered(before)["memory/bank"], remembered(before)["memory/label"]
-    expected[:, batch.index] = unit((expected[:, batch.index] + np.stack(new)) / 2)
+    old = expected[:, batch.index]
+    expected[:, batch.index] = unit(momentum * old + (1 - momentum) * np.stack(new))
     seen[np.asarray(batch.index)] = batch.label
     agree(remembered(after)["memory/bank"], expected)
     np.testing.assert_array_equal(remembered(after)["memory/label"], seen)

@@ -1,0 +1,62 @@
+"""In a teacher's answers on disk."""
+
+from tests.mutants.fault import Fault
+
+FAULTS = (
+    Fault(
+        "store-damage-not-noticed",
+        "cache/store.py",
+        'if _digest(path.read_bytes()) != path.name.split(".")[1]:',
+        'if not path.name.split(".")[1]:',
+        "a digest not compared",
+        ("test_cache.py::test_a_damaged_file_is_named_and_mended",),
+    ),
+    Fault(
+        "store-infinite-answers",
+        "cache/store.py",
+        "if not np.isfinite(records[name].astype(np.float32)).all():",
+        "if np.isnan(records[name].astype(np.float32)).any():",
+        "infinities pass",
+        ("test_cache.py::test_answers_that_float16_cannot_hold_are_not_written",),
+    ),
+    Fault(
+        "store-part-half-filled",
+        "cache/store.py",
+        "if known.all():",
+        "if known.any():",
+        "any for all: a part is written before it is whole",
+        ("test_cache.py::test_parts_are_written_when_they_are_whole_whatever_the_order",),
+    ),
+    Fault(
+        "origin-seed-left-out",
+        "cache/origin.py",
+        "seed=run.seed if augment else 0,",
+        "seed=0,",
+        "answers to other views are taken for these",
+        ("test_cache.py::test_answers_to_other_questions_are_refused",),
+    ),
+    Fault(
+        "origin-cycle-unread",
+        "cache/origin.py",
+        "return endless if data.cycle is None else min(data.cycle, endless)",
+        "return endless",
+        "a field unread",
+        ("test_cache.py::test_a_view_is_kept_once_however_often_it_comes_back",),
+    ),
+    Fault(
+        "answers-rest-among-all",
+        "cache/answers.py",
+        "jnp.log(float(classes - cache.top_k))",
+        "jnp.log(float(classes))",
+        "the mass of the rest is shared among all classes",
+        ("test_cache.py::test_top_k_keeps_the_mass_of_the_largest_and_of_the_rest",),
+    ),
+    Fault(
+        "reads-embeddings-always",
+        "cache/reads.py",
+        '({"embedding"} if cache.embedding else set())',
+        '{"embedding"}',
+        "a check that lets through what is not kept",
+        ("test_cache.py::test_a_loss_that_reads_more_is_refused_before_training",),
+    ),
+)
