@@ -21,7 +21,7 @@ from kdjax.experiment.json import read_json
 from kdjax.experiment.objective import Term
 from kdjax.experiment.optim import SGD, AdamW, Constant, Cosine, Steps
 from kdjax.losses import CrossEntropy, Ramp, SoftTarget
-from kdjax.training.cadence import groups
+from kdjax.training.cadence import cadence, groups
 from kdjax.training.checkpoint import Checkpoints
 from kdjax.training.items import digest
 from kdjax.training.log import MetricLog, Reporter
@@ -99,8 +99,10 @@ def test_stopped_and_resumed_is_undisturbed(stops, run, digits, tmp_path, undist
     """At the first step, at a validation, twice in between, and an epoch apart."""
     path = tmp_path / "teacher"
     for after in stops:
-        with pytest.raises(Preempted, match=r"teacher stopped at step \d+ of 19"):
+        with pytest.raises(Preempted, match=r"teacher stopped at step \d+ of 19") as stopped:
             run_it(run, path, digits, stop=Stop(after))
+        step = int(str(stopped.value).split()[4])
+        assert Checkpoints(path / "checkpoints").steps()[-1] == step  # nothing is lost
     result = run_it(run, path, digits)
     assert final(path) == final(undisturbed)
     assert final(path, weights="ema") == final(undisturbed, weights="ema")
@@ -339,6 +341,16 @@ def test_a_run_of_groups_resumes_to_the_same_bits(run, digits, tmp_path):
     run_it(run, stopped, digits, **TOGETHER)
     assert final(stopped) == final(whole)
     assert metric_lines(stopped) == metric_lines(whole)
+
+
+def test_the_balance_comes_at_its_steps(data_directory, digits):
+    """And at no other: a group is cut for it, and what comes between stays whole."""
+    run = tiny_run(data_directory, fit=tiny_fit(epochs=2, balance=6))
+    recipe = Recipe.of(run, None, digits.info.sizes["train"])
+    due = list(cadence(recipe, 0, 2))
+    assert [d.steps.start for d in due if d.balance] == [0, 6, 12, 18]
+    assert [d.steps.stop for d in due if d.validate] == [9, 19]
+    assert [d.steps.start for d in due if len(d.steps) == 2] == [2, 4, 10, 14, 16]
 
 
 def test_groups_are_cut_by_the_number_of_the_step():

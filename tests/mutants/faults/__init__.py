@@ -5,6 +5,7 @@ from tests.mutants.faults import (
     data,
     evaluation,
     experiment,
+    keeping,
     losses,
     models,
     outward,
@@ -18,6 +19,7 @@ FAULTS = (
     *experiment.FAULTS,
     *cache.FAULTS,
     *training.FAULTS,
+    *keeping.FAULTS,
     *evaluation.FAULTS,
     *outward.FAULTS,
 )

@@ -138,7 +138,7 @@ FAULTS = (
     ),
     Fault(
         "inherit-least-important",
-        "students/inherit.py",
+        "students/kinds.py",
         "key=lambda label: -weight[label])",
         "key=lambda label: weight[label])",
         "a sign",
@@ -146,7 +146,7 @@ FAULTS = (
     ),
     Fault(
         "inherit-in-order-of-importance",
-        "students/inherit.py",
+        "students/kinds.py",
         "return dict(zip(ours, sorted(best), strict=False))",
         "return dict(zip(ours, best, strict=False))",
         "an order lost",

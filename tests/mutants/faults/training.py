@@ -136,7 +136,7 @@ FAULTS = (
     ),
     Fault(
         "pace-groups-from-where-it-resumed",
-        "training/pace.py",
+        "training/cadence.py",
         "whole = first % size == 0 and group.stop <= steps",
         "whole = group.stop <= steps",
         "what is computed together depends on where a run resumed",
@@ -208,7 +208,7 @@ FAULTS = (
     ),
     Fault(
         "processes-index-not-compared",
-        "training/processes.py",
+        "training/topology.py",
         "if (a.count, a.index) != (b.count, b.index):",
         "if a.count != b.count:",
         "half of a check forgotten",
@@ -216,7 +216,7 @@ FAULTS = (
     ),
     Fault(
         "processes-sbatch-is-a-step",
-        "training/processes.py",
+        "training/topology.py",
         'started = name != "Slurm" or "SLURM_STEP_NODELIST" in environ',
         "started = True",
         "a batch script waits for processes that nobody starts",
