@@ -21,7 +21,7 @@ from kdjax.experiment.json import read_json
 from kdjax.experiment.objective import Term
 from kdjax.experiment.optim import SGD, AdamW, Constant, Cosine, Steps
 from kdjax.losses import CrossEntropy, Ramp, SoftTarget
-from kdjax.training.cadence import cadence, groups
+from kdjax.training.cadence import cadence, groups, validation_steps
 from kdjax.training.checkpoint import Checkpoints
 from kdjax.training.items import digest
 from kdjax.training.log import MetricLog, Reporter
@@ -351,6 +351,14 @@ def test_the_balance_comes_at_its_steps(data_directory, digits):
     assert [d.steps.start for d in due if d.balance] == [0, 6, 12, 18]
     assert [d.steps.stop for d in due if d.validate] == [9, 19]
     assert [d.steps.start for d in due if len(d.steps) == 2] == [2, 4, 10, 14, 16]
+
+
+@pytest.mark.parametrize(
+    ("every", "steps"), [(1.5, {14, 19}), (5, {19}), (0.01, set(range(1, 20)))]
+)
+def test_a_run_is_validated_at_its_end_whatever_comes_before(every, steps, data_directory, digits):
+    run = tiny_run(data_directory, fit=tiny_fit(epochs=2, eval_every=every))
+    assert validation_steps(Recipe.of(run, None, digits.info.sizes["train"])) == steps
 
 
 def test_groups_are_cut_by_the_number_of_the_step():

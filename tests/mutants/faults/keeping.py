@@ -25,7 +25,7 @@ FAULTS = (
         "for i in range(1, count + 1)) | {recipe.steps}",
         "for i in range(1, count + 1))",
         "an off-by-one at the end of a run",
-        ("test_loop.py::test_the_last_line_names_last_and_best",),
+        ("test_loop.py::test_a_run_is_validated_at_its_end_whatever_comes_before",),
     ),
     Fault(
         "cadence-balance-in-every-step",
