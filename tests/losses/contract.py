@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -75,6 +75,8 @@ class Spec:
     """Parameters whose slope is the small rest of large ones: rounding differs by machine."""
     slopes_only: tuple[str, ...] = ()
     """Fields that change no value, only the slope by a parameter, such as that of an adversary."""
+    trains_every_day: bool = False
+    """It is trained in the default suite too: one loss of each way to be part of the step."""
     teaches: bool = True
     """Its value has a slope by the teacher's outputs."""
     training: Term | None = None
@@ -96,25 +98,16 @@ def specs() -> list[Spec]:
 def value_and_formula(spec: Spec, loss: DistillationLoss) -> tuple[np.ndarray, np.ndarray]:
     """Ours, and what the formula says."""
     formula, _, params = _formula(spec, loss)
-    return np.asarray(value(loss, *example())), formula({}, params)
+    return np.asarray(measured(loss, *example()).values), formula({}, params)
 
 
 def slopes_and_formula(
     spec: Spec, loss: DistillationLoss
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """By all that the loss reads of the student, and by its parameters: ours, and the formula's."""
-    student, teacher, batch = example()
-    weights = np.array(1.0) if spec.kind.whole_batch else np.array([1.0, -2.0, 0.5, 3.0])
-    assert spec.kind.whole_batch or len(weights) == EXAMPLES
-
-    @jax.jit
-    @functools.partial(jax.grad, argnums=(0, 1))
-    def gradients(student, params):
-        return jnp.vdot(value(loss, student, teacher, batch, params), weights)
-
     formula, s, params = _formula(spec, loss)
-    by_student, by_params = gradients(student, own_variables(loss).get("params", {}))
-    ours, ours_own = as_float64(by_student), flat_float64(by_params)
+    weights, found = weights_of(loss), measured(loss, *example())
+    ours, ours_own = as_float64(found.by_student), flat_float64(found.by_params)
     read = _read_by(spec, loss)
     for name in ours.keys() - read:
         assert not ours[name].any(), f"{name} has a slope: is it missing in reads?"
@@ -129,6 +122,39 @@ def slopes_and_formula(
     both = [(ours, expected), (ours_own, expected_own)]
     pairs = {name: (mine[name], slope) for mine, slopes in both for name, slope in slopes.items()}
     return {name: (mine[~np.isnan(x)], x[~np.isnan(x)]) for name, (mine, x) in pairs.items()}
+
+
+class Measured(NamedTuple):
+    """Of a loss: its values, those of two examples alone, and the slopes of a weighted sum."""
+
+    values: Any
+    of_some: Any
+    by_student: Any
+    by_params: Any
+
+
+def measured(loss, student, teacher, batch) -> Measured:
+    """In one program for all who ask: tracing and compiling take far longer than running."""
+    params = own_variables(loss).get("params", {})
+    return _measured(loss, student, teacher, batch, params)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _measured(loss, student, teacher, batch, params):
+    def total(student, params):
+        values = value(loss, student, teacher, batch, params)
+        return jnp.vdot(values, weights_of(loss, values.size)), values
+
+    slopes, values = jax.grad(total, argnums=(0, 1), has_aux=True)(student, params)
+    if loss.whole_batch or len(values) < EXAMPLES:
+        return Measured(values, None, *slopes)
+    some = jax.tree.map(lambda x: x[1:3], (student, teacher, batch))
+    return Measured(values, value(loss, *some, params), *slopes)
+
+
+def weights_of(loss, examples=EXAMPLES):
+    """What the values count in the sum: each something else."""
+    return np.array(1.0) if loss.whole_batch else np.array([1.0, -2.0, 0.5, 3.0])[:examples]
 
 
 def _read_by(spec, loss):
@@ -173,6 +199,8 @@ def contract(spec: Spec) -> type:
         ],
     )
 
+    every_day = (lambda test: test) if spec.trains_every_day else pytest.mark.slow
+
     class Contract:
         def test_the_first_case_are_the_defaults(self):
             assert default == kind(**spec.given)
@@ -188,7 +216,7 @@ def contract(spec: Spec) -> type:
 
         @every_case
         def test_float32_of_the_right_shape(self, loss):
-            values = value(loss, *example())
+            values = measured(loss, *example()).values
             assert values.shape == (() if kind.whole_batch else (EXAMPLES,))
             assert values.dtype == jnp.float32
 
@@ -216,9 +244,7 @@ def contract(spec: Spec) -> type:
         @every_case
         def test_who_sees_whom(self, loss):
             """Only a loss of the whole batch, or one with batch norm, looks beyond the example."""
-            student, teacher, batch = example()
-            some = jax.tree.map(lambda x: x[1:3], (student, teacher, batch))
-            whole, part = value(loss, student, teacher, batch), value(loss, *some)
+            whole, part, *_ = measured(loss, *example())
             if kind.whole_batch:
                 return
             if "batch_stats" in own_variables(loss) and loss not in spec.alone:
@@ -232,8 +258,8 @@ def contract(spec: Spec) -> type:
             label = label.at[0].set(label[1])  # some equal ones become different, and back
             moved = [
                 not np.allclose(
-                    value(loss, student, teacher, batch),
-                    value(loss, student, teacher, batch._replace(label=label)),
+                    measured(loss, student, teacher, batch).values,
+                    measured(loss, student, teacher, batch._replace(label=label)).values,
                     rtol=1e-6,
                 )
                 for loss in spec.cases.values()
@@ -257,8 +283,12 @@ def contract(spec: Spec) -> type:
                 teacher = jax.lax.stop_gradient(teacher) if stop else teacher
                 return value(default, student, teacher, batch).sum()
 
-            slopes = jax.grad(objective, argnums=(0, 1))
-            (stopped, none), (running, some) = (slopes(student, teacher, s) for s in (True, False))
+            @jax.jit
+            def both(student, teacher):
+                slopes = jax.grad(objective, argnums=(0, 1))
+                return slopes(student, teacher, True), slopes(student, teacher, False)
+
+            (stopped, none), (running, some) = both(student, teacher)
             assert not any(jnp.any(leaf) for leaf in jax.tree.leaves(none))
             assert any(jnp.any(leaf) for leaf in jax.tree.leaves(some)) == (
                 spec.teaches and kind.needs_teacher
@@ -294,6 +324,7 @@ def contract(spec: Spec) -> type:
             else:
                 agree(value(default, student, None, batch), value(default, *example()))
 
+        @every_day
         def test_training_brings_it_down(self, digits):
             term = spec.training or Term(kind())
             first, last = first_and_last_values(digits, term, spec.student)
@@ -334,16 +365,6 @@ def _check_extremes(loss, dtype):
         _check_finite(loss, drawn[ours][0], drawn[theirs][1], np.arange(EXAMPLES))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _total_and_slopes(loss, student, teacher, batch, params):
-    def total(student, params):
-        return value(loss, student, teacher, batch, params).sum()
-
-    return jax.value_and_grad(total, argnums=(0, 1))(student, params)
-
-
 def _check_finite(loss, student, teacher, labels):
-    params = own_variables(loss).get("params", {})
-    total, slopes = _total_and_slopes(loss, student, teacher, batch_of(labels), params)
-    assert jnp.isfinite(total)
-    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
+    found = jax.device_get(measured(loss, student, teacher, batch_of(labels)))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))

@@ -57,6 +57,7 @@ def batch_of(labels):
     return Batch(zeros, jnp.asarray(labels, jnp.int32), index, zeros, zeros, zeros == 0)
 
 
+@functools.cache
 def example(examples=EXAMPLES):
     labels = np.arange(examples) % CLASSES
     student = outputs(STUDENT_MAPS, STUDENT_WIDTH, 0, examples)

@@ -86,6 +86,7 @@ TestCRD = contract(
         },
         reads=("embedding",),
         training=Term(CRD(negatives=1, width=4), 0.3),  # no row is a positive before epoch two
+        trains_every_day=True,
     )
 )
 
