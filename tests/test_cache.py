@@ -3,7 +3,6 @@
 import dataclasses
 import typing
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from kdjax.cache.reads import reads
 from kdjax.cache.store import Filling, Part, Store, from_records, to_records
 from kdjax.cli import main
 from kdjax.data.augment import Flip, Mixup, PadCrop
-from kdjax.evaluation.load import load
 from kdjax.experiment import Cache, Data
 from kdjax.experiment.objective import Term
 from kdjax.experiment.rules import validate
@@ -34,6 +32,7 @@ from kdjax.losses import (
     SoftTarget,
 )
 from kdjax.types import Outputs
+from tests.jobs import learned, on_two
 from tests.support import TINY, largest_difference
 from tests.training import TEACHER
 
@@ -168,7 +167,7 @@ def teacher(data_directory, tmp_path_factory):
 
 @pytest.fixture
 def job(tiny, teacher):
-    experiment = tiny(epochs=3)
+    experiment = on_two(tiny(epochs=3))
     return dataclasses.replace(
         experiment,
         baseline=False,
@@ -186,13 +185,8 @@ def with_data(job, **fields):
     return dataclasses.replace(job, data=dataclasses.replace(job.data, **fields))
 
 
-def student_of(job, path):
-    distill(job, path, "")
-    return load(path / "student", "latest").variables
-
-
 def test_a_cached_run_is_the_online_run_to_float16(job, tmp_path, monkeypatch):
-    online = student_of(job, tmp_path / "online")
+    online = learned(job, tmp_path / "online")
     wants = with_cache(job, tmp_path / "cache")
     facts = caching.build(wants, tmp_path)
     assert facts["views"] == 3
@@ -201,16 +195,16 @@ def test_a_cached_run_is_the_online_run_to_float16(job, tmp_path, monkeypatch):
         raise AssertionError("the teacher was asked")
 
     monkeypatch.setattr("kdjax.training.answers.KeptTeacher._fill", asked)
-    cached = student_of(wants, tmp_path / "cached")
+    cached = learned(wants, tmp_path / "cached")
     assert 0 < largest_difference(cached, online) < 2e-3
 
 
 def test_a_run_builds_its_cache_on_the_side(job, tmp_path):
     wants = with_data(with_cache(job, tmp_path / "cache", top_k=3), cycle=2)
-    first = student_of(wants, tmp_path / "first")
+    first = learned(wants, tmp_path / "first")
     store = Store(tmp_path / "cache")
     assert [part for part, _ in store.files()] == [Part(0, 0), Part(1, 0)]
-    again = student_of(wants, tmp_path / "again")
+    again = learned(wants, tmp_path / "again")
     assert largest_difference(first, again) < 1e-5
     caching.build(with_cache(wants, tmp_path / "ahead", top_k=3), tmp_path)
     ahead = Store(tmp_path / "ahead")
@@ -224,13 +218,13 @@ def test_a_cached_run_resumes_to_the_same_bits(job, tmp_path, monkeypatch):
 
     wants = with_cache(job, tmp_path / "cache")
     caching.build(wants, tmp_path)
-    whole = student_of(wants, tmp_path / "whole")
+    whole = learned(wants, tmp_path / "whole")
     polls = iter([False] * 12 + [True])
     monkeypatch.setattr("kdjax.training.preemption.Preemption.poll", lambda self: next(polls))
     with pytest.raises(loop.Preempted):
         distill(wants, tmp_path / "stopped", "")
     monkeypatch.undo()
-    assert largest_difference(student_of(wants, tmp_path / "stopped"), whole) == 0
+    assert largest_difference(learned(wants, tmp_path / "stopped"), whole) == 0
 
 
 @pytest.mark.parametrize(
@@ -440,13 +434,13 @@ def test_the_command_line_builds_verifies_and_inspects(teacher, data_directory, 
 
 def test_the_number_of_devices_changes_no_answer(job, tmp_path):
     """Asked by one device, by eight, in other batches: to float16's last digit."""
-    wants = with_cache(job, tmp_path / "eight")
+    everything = dataclasses.replace(job.runtime, devices=8)
+    wants = with_cache(dataclasses.replace(job, runtime=everything), tmp_path / "eight")
     caching.build(wants, tmp_path)
     store = Store(tmp_path / "eight")
-    small = dataclasses.replace(job.runtime, eval_batch_size=8)
+    small = dataclasses.replace(job.runtime, eval_batch_size=8, devices=1)
     other = with_cache(dataclasses.replace(job, runtime=small), tmp_path / "other")
     caching.build(other, tmp_path)
     for part, _ in store.files():
         ours, theirs = (s.load(part)["logits"] for s in (store, Store(tmp_path / "other")))
         np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-3)
-    assert jax.device_count() == 8

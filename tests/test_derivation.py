@@ -28,13 +28,31 @@ from tests.test_loop import run_it
 SHAPE = (32, 32, 3)
 
 
-@pytest.mark.parametrize("cost", [parameter_count, flops])
-@pytest.mark.parametrize(
-    ("name", "share"),
-    [("vgg8", 0.9), ("vgg8", 0.05), ("resnet20", 0.25), ("wrn_16_2", 0.5), ("shuffle_v2", 0.25)],
-)
+FLAT = {"resnet20": (1, 1, 1), "wrn_16_2": (1, 1, 1), "shuffle_v2": (1, 1, 1)}
+"""A block a stage: how wide a network becomes does not hang on its depth."""
+BUDGETS = [
+    ("vgg8", 0.9, parameter_count),
+    ("vgg8", 0.05, flops),
+    ("resnet20", 0.25, flops),
+    ("wrn_16_2", 0.5, parameter_count),
+    ("shuffle_v2", 0.25, flops),
+]
+
+
+@pytest.mark.parametrize(("name", "share", "cost"), BUDGETS)
 def test_a_budget_is_kept_and_nearly_used_up(name, share, cost):
-    teacher = NAMED[name]
+    teacher = NAMED[name].clone(blocks=FLAT[name]) if name in FLAT else NAMED[name]
+    keeps_its_budget(teacher, share, cost)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cost", [parameter_count, flops])
+@pytest.mark.parametrize(("name", "share"), [budget[:2] for budget in BUDGETS])
+def test_a_budget_of_either_kind_is_kept_by_whole_networks(name, share, cost):
+    keeps_its_budget(NAMED[name], share, cost)
+
+
+def keeps_its_budget(teacher, share, cost):
     spent = cost(derive_within(teacher, partial(cost, shape=SHAPE), share), SHAPE)
     budget = share * cost(teacher, SHAPE)
     assert 0.8 * budget < spent <= budget

@@ -21,6 +21,7 @@ from kdjax.models import Ensemble, SmallCNN
 from kdjax.training.run_directory import RunDirectory
 from kdjax.training.state import initial_variables
 from kdjax.training.untrained import write_untrained
+from tests.jobs import on_two
 from tests.support import TINY, tiny_fit, tiny_run
 from tests.test_loop import run_it
 
@@ -98,7 +99,7 @@ def test_flags_say_how_members_count(members, tmp_path):
 
 
 def test_a_student_learns_from_an_ensemble(both, tiny, tmp_path, capsys):
-    base = tiny(epochs=8, batch_size=64)
+    base = on_two(tiny(epochs=8, batch_size=64))
     student = Student(
         model=TINY.clone(hidden=8),
         fit=base.student.fit,
@@ -149,7 +150,7 @@ def test_a_member_comes_out_as_it_went_in(member, members, both, digits, tmp_pat
 def test_networks_that_learned_from_each_other_part(digits, tiny, tmp_path):
     ensemble = Ensemble(members=(TINY, OTHER), sync_batch_norm=False)
     teacher = Teacher(model=ensemble, fit=tiny_fit(epochs=8, batch_size=64), losses=(Term(DML()),))
-    experiment = dataclasses.replace(tiny(), teacher=teacher)
+    experiment = dataclasses.replace(on_two(tiny()), teacher=teacher)
     preset = tmp_path / "experiment.json"
     preset.write_text(to_json(experiment))
     assert main(["train", str(preset), "--workdir", str(tmp_path / "job")]) == 0

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import re
 import shutil
@@ -488,10 +489,27 @@ def work(tmp_path: Path) -> list[str]:
     return local("2", "2", "--", sys.executable, str(script))
 
 
-def start(command: list[str]) -> subprocess.Popen[str]:
+HEEDING = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+"""A process heeds no interrupt if who started it does not: these tests, in the background."""
+
+
+@contextlib.contextmanager
+def start(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """All of its processes end with the block, even if they ought to have ended before."""
     environ = os.environ | {"PYTHONPATH": str(ROOT)}
     both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(command, env=environ, text=True, cwd=ROOT, **both)
+    heeding = [sys.executable, "-c", HEEDING, *command]
+    options = {"env": environ, "text": True, "cwd": ROOT, "start_new_session": True}
+    with subprocess.Popen(heeding, **options, **both) as process:
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def wait_until_ready(process: subprocess.Popen[str]) -> str:
@@ -510,7 +528,7 @@ def stops(output: str) -> list[str]:
 
 def test_two_processes_sum_and_stop_together_when_one_is_signalled(work: list[str]):
     with start([*work, "signal-one"]) as process:
-        output, _ = process.communicate()
+        output, _ = process.communicate(timeout=60)
     assert process.returncode == EXIT_PREEMPTED, output
     # 1 + 2 on the devices of process 0, 3 + 4 on those of process 1.
     for rank in (0, 1):
@@ -526,7 +544,7 @@ def test_local_tells_all_processes_to_stop(work: list[str]):
     with start([*work, "wait"]) as process:
         output = wait_until_ready(process)
         process.send_signal(signal.SIGTERM)
-        rest, _ = process.communicate()
+        rest, _ = process.communicate(timeout=60)
     assert process.returncode == EXIT_PREEMPTED, output + rest
     first, second = stops(rest)
     assert first == second
@@ -538,7 +556,7 @@ def test_local_forwards_interrupt():
     with start(local("2", "--", "bash", "-c", script)) as process:
         wait_until_ready(process)
         process.send_signal(signal.SIGINT)
-        rest, _ = process.communicate()
+        rest, _ = process.communicate(timeout=60)
     assert process.returncode == 5
     assert "interrupted" in rest
 
@@ -547,7 +565,7 @@ def test_one_failure_brings_down_the_group(work: list[str]):
     with start([*work, "fail"]) as process:
         wait_until_ready(process)
         begin = time.monotonic()
-        process.communicate()
+        process.communicate(timeout=60)
         seconds = time.monotonic() - begin
     assert process.returncode == 3
     assert seconds < 30  # on their own, the others would wait for minutes

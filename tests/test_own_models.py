@@ -37,7 +37,7 @@ load_preset(PRESET)  # from here on the modules beside it can be imported
 from networks import NNXNet, PlainNet  # noqa: E402
 
 SHAPE = (8, 8, 1)
-QUICK = ("--teacher.fit.epochs", "1", "--student.fit.epochs", "1")
+QUICK = ("--teacher.fit.epochs", "1", "--student.fit.epochs", "1", "--baseline", "False")
 
 
 class InTheTest(VisionModel):

@@ -26,8 +26,8 @@ MODEL = NAMED[NAME].clone(mean=(0.3,), std=(0.4,))
 FLAGS = ["--model", NAME, "--num-classes", "10", "--mean", "0.3", "--std", "0.4"]
 
 
-def state() -> dict[str, np.ndarray]:
-    found = slots(MODEL, SHAPE, MODEL.torch_names()[0])
+def state(model=MODEL) -> dict[str, np.ndarray]:
+    found = slots(model, SHAPE, model.torch_names()[0])
     return {slot.key: draw(slot.key, slot.torch_shape) for slot in found}
 
 
@@ -41,10 +41,11 @@ def run(file, out, *flags):
     return main(["weights", "import", file, *FLAGS, *shape, "--out", str(out), *flags])
 
 
-@pytest.fixture
-def imported(tmp_path):
-    assert run(write(tmp_path / "net.safetensors", state()), tmp_path / "run") == 0
-    return tmp_path / "run"
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("imported")
+    assert run(write(folder / "net.safetensors", state()), folder / "run") == 0
+    return folder / "run"
 
 
 def test_what_comes_in_goes_out_to_the_bit(imported, tmp_path, capsys):
@@ -75,16 +76,18 @@ def test_an_imported_run_is_a_run(imported, digits, data_directory, tmp_path, ca
     assert json.loads((tmp_path / "export" / "card.json").read_text())["max_difference"] < 1e-5
 
 
-def test_an_imported_network_teaches(imported, tiny, tmp_path):
+def test_an_imported_network_teaches(tiny, tmp_path):
+    small = NAMED["tiny_cnn"].clone(mean=MODEL.mean, std=MODEL.std)
+    file = write(tmp_path / "small.safetensors", state(small))
+    assert run(file, tmp_path / "imported", "--model", "tiny_cnn") == 0
     experiment = tiny()
-    teacher = dataclasses.replace(experiment.teacher, run=str(imported))
+    teacher = dataclasses.replace(experiment.teacher, run=str(tmp_path / "imported"))
     derive = dataclasses.replace(experiment.student.derive, width=0.25)
     student = dataclasses.replace(experiment.student, derive=derive)
     experiment = dataclasses.replace(experiment, teacher=teacher, student=student, baseline=False)
     summary = distill(experiment, tmp_path / "job", "kdjax distill")
-    assert summary["models"]["teacher"]["type"] == "ResNet"
-    student = load(tmp_path / "job" / "student")
-    assert student.model.widths == (4, 4, 8, 16)
+    assert summary["models"]["teacher"]["type"] == "SmallCNN"
+    assert load(tmp_path / "job" / "student").model == small.clone(widths=(1, 2), hidden=8)
 
 
 @pytest.mark.parametrize(
