@@ -25,6 +25,7 @@ from kdjax.data.augment import (
     TrivialAugment,
     augment,
 )
+from kdjax.data.augment.base import Transform
 from kdjax.data.augment.colour import adjusted
 from kdjax.experiment import Data
 from kdjax.models import SmallCNN
@@ -85,13 +86,19 @@ def views(transforms, seed, examples):
     return augment(transforms, seed, examples).image
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def parts(transforms, seed, cut):
+    return jax.vmap(functools.partial(augment, transforms, seed), axis_name=AXIS)(cut)
+
+
 def on_devices(transforms, seed, examples, devices=1):
-    """The batch as the step augments it, each device its part."""
+    """The batch as the step augments it, each device its part.
+
+    Devices are places along an axis here, which compiles sooner; trainings below have real ones.
+    """
     cut = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), examples)
-    spread = jax.pmap(
-        functools.partial(augment, transforms, seed), AXIS, devices=jax.devices()[:devices]
-    )
-    return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), spread(cut))
+    seen = parts(transforms, seed, cut)
+    return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), seen)
 
 
 def np_crop(image, padding, row, column):
@@ -300,14 +307,14 @@ def test_jitter_is_its_definition_in_every_order(channels):
     image[0, 0] = 0.5  # a grey pixel has no hue
     for order in itertools.permutations(range(4 if channels == 3 else 3)):
         factors = np.array([*rng.uniform(0.2, 1.8, 3), rng.uniform(-0.5, 0.5)], np.float32)
-        ours = adjusted(jnp.asarray(image), jnp.asarray(factors), jnp.asarray(order))
+        ours = jax.jit(adjusted)(image, factors, np.array(order))
         np.testing.assert_allclose(ours, np_jitter(image, factors, order), atol=2e-6)
 
 
 def test_jitter_draws_factors_and_orders():
     jitter = ColorJitter(brightness=0.2, contrast=0.5, saturation=2.0, hue=0.1)
     keys = jax.random.split(jax.random.key(0), 2400)
-    factors, orders = map(np.asarray, jax.vmap(jitter._drawn)(keys))
+    factors, orders = map(np.asarray, jax.jit(jax.vmap(jitter._drawn))(keys))
     for drawn, low, high in zip(factors.T, (0.8, 0.5, 0, -0.1), (1.2, 1.5, 3, 0.1), strict=True):
         width = high - low
         assert low <= drawn.min() < low + 0.02 * width
@@ -342,7 +349,7 @@ def test_mixup_mixes_each_image_with_the_next_of_the_batch():
     np.testing.assert_array_equal(mixed.label, examples.label)
 
 
-@pytest.mark.parametrize("devices", [2, 8])
+@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 8])
 def test_the_number_of_devices_changes_nothing(devices):
     transforms = (PadCrop(padding=1), Flip(), Mixup(alpha=0.5, probability=0.7))
     one, many = (on_devices(transforms, 3, different(), n) for n in (1, devices))
@@ -350,7 +357,11 @@ def test_the_number_of_devices_changes_nothing(devices):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
-@pytest.mark.parametrize("layout", [("pmap", 8), ("shard_map", 2)], ids=str)
+@pytest.mark.parametrize(
+    "layout",
+    [("pmap", 8), pytest.param(("shard_map", 2), marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_a_training_with_mixed_images_does_not_depend_on_the_layout(layout, digits):
     run = make_run(data=Data(augment=(RandomResizedCrop(), Mixup())))
     source = digits.open("train")
@@ -422,7 +433,7 @@ def np_cutmix_share(alpha, height, width, examples):
     return shares
 
 
-@pytest.mark.parametrize("alpha", [1.0, 0.3])
+@pytest.mark.parametrize("alpha", [pytest.param(1.0, marks=pytest.mark.slow), 0.3])
 def test_shares_of_cutmix_are_those_of_the_paper(alpha):
     ours = on_devices((CutMix(alpha=alpha),), 0, different(4096)).share
     theirs = np_cutmix_share(alpha, HEIGHT, WIDTH, 40_000)
@@ -485,20 +496,45 @@ def test_labels_and_positions_pass_untouched():
 # --- The contract ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", OF_ONE_IMAGE, ids=lambda kind: kind.__name__)
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-@pytest.mark.parametrize("channels", [3, 1])
+def kinds_of_images():
+    """Every kind of image that a transform knows; levels are whole numbers."""
+    for kind, dtype, channels in itertools.product(OF_ONE_IMAGE, ("uint8", "float32"), (3, 1)):
+        if kind not in OF_LEVELS or dtype == "uint8":
+            yield kind, dtype, channels
+
+
+def image_of(dtype, channels):
+    image = (np.asarray(batch().image) / (1 if dtype == "uint8" else 255)).astype(dtype)
+    return image[..., :channels]
+
+
+@pytest.mark.parametrize(("kind", "dtype", "channels"), [*kinds_of_images()])
 def test_shape_and_type_stay(kind, dtype, channels):
-    if kind in OF_LEVELS and dtype != np.uint8:
-        pytest.skip("levels are whole numbers")
-    image = (np.asarray(batch().image) / (1 if dtype == np.uint8 else 255)).astype(dtype)
-    image = image[..., :channels]
-    seen = views((kind(),), 0, batch(image=image))
+    image = image_of(dtype, channels)
+    seen = jax.eval_shape(functools.partial(views, (kind(),)), 0, batch(image=image))
     assert (seen.shape, seen.dtype) == (image.shape, dtype)
-    assert (np.asarray(seen) != image).any()
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    ("kind", "dtype", "channels"),
+    [
+        pytest.param(*case, marks=() if case[1:] == ("uint8", 3) else pytest.mark.slow)
+        for case in kinds_of_images()
+    ],
+)
+def test_a_view_is_another_image(kind, dtype, channels):
+    image = image_of(dtype, channels)
+    assert (np.asarray(views((kind(),), 0, batch(image=image))) != image).any()
+
+
+@pytest.mark.parametrize("kind", OF_ONE_IMAGE, ids=lambda kind: kind.__name__)
+def test_transforms_that_do_not_mix_see_one_image_and_its_key(kind):
+    assert kind.apply is Transform.apply
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(x, marks=() if x is CutMix else pytest.mark.slow) for x in KINDS]
+)
 def test_no_view_depends_on_the_number_of_devices(kind):
     """Every transform, behind another one; to the bit where no shares are drawn."""
     found = (on_devices((Flip(), kind()), 5, different(), n) for n in (1, 4))
@@ -506,12 +542,16 @@ def test_no_view_depends_on_the_number_of_devices(kind):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6 if kind is Mixup else 0)
 
 
-@pytest.mark.parametrize(
-    ("kind", "field"),
-    [(k, f.name) for k in KINDS for f in dataclasses.fields(k)],
-)
+FIELDS = [(kind, field.name) for kind in KINDS for field in dataclasses.fields(kind)]
+
+
+def test_every_field_has_another_value():
+    assert set(OTHER_VALUES) == set(FIELDS), "and a test above of what the new field means"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "field"), FIELDS)
 def test_every_field_changes_the_view(kind, field):
-    assert (kind, field) in OTHER_VALUES, "give the new field another value in OTHER_VALUES"
     other = kind(**{field: OTHER_VALUES[kind, field]})
     one, another = (on_devices((transform,), 0, different()) for transform in (kind(), other))
     assert (one.image != another.image).any()

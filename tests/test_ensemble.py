@@ -1,5 +1,6 @@
 """Several networks as one: what they say together, and where it is kept."""
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -45,6 +46,7 @@ class Says(VisionModel):
         return Outputs(self.logits, {}, self.logits)
 
 
+@functools.cache
 def variables_of(model, seed=0):
     return jax.device_get(initial_variables(model, SHAPE, jax.random.key(seed)))
 

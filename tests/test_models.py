@@ -30,8 +30,17 @@ from kdjax.models import (
     ShuffleNetV2,
     SmallCNN,
     VisionModel,
+    ViT,
+    WideResNet,
 )
-from kdjax.models.summary import flops, parameter_count, stage_shapes, variable_shapes
+from kdjax.models.base import MOMENTUM
+from kdjax.models.summary import (
+    abstract_variables,
+    flops,
+    parameter_count,
+    stage_shapes,
+    variable_shapes,
+)
 from kdjax.students.channels import channels
 from kdjax.students.inherit import nested
 from kdjax.types import AXIS, Outputs
@@ -39,10 +48,6 @@ from tests.networks import CASES, SHAPE, VARIANTS, images, labels_by_place, of_c
 
 OTHER_VALUES = {
     "num_classes": 7,
-    "mean": (0.2, 0.3, 0.4),
-    "std": (0.2,),
-    "dtype": "bfloat16",
-    "sync_batch_norm": False,
     "widths": (4, 5, 6),
     "hidden": 9,
     "head": 9,
@@ -149,14 +154,20 @@ every_family = pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=pytest.mark.slow if name in VARIANTS else ()) for name in CASES],
 )
-with_batch_norm = pytest.mark.parametrize("name", [k for k, x in CASES.items() if x.batch_norm])
+with_batch_norm = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in VARIANTS else ())
+        for name, case in CASES.items()
+        if case.batch_norm
+    ],
+)
 
 
 @functools.cache
 def initialised(model):
     """Variables with no leaf at a value that hides mistakes, such as 0 or 1."""
-    plain = model.clone(sync_batch_norm=False)
-    shapes = jax.eval_shape(plain.init, jax.random.key(0), images(1))
+    shapes = abstract_variables(model.clone(sync_batch_norm=False), SHAPE)
     rng = np.random.default_rng(0)
 
     def draw(path, leaf):
@@ -180,14 +191,37 @@ def evaluate(model, variables, x):
     return model.apply(variables, x)
 
 
-@functools.partial(quickly_compiled, static_argnums=0)
 def train(model, variables, x):
     return model.apply(variables, x, train=True, mutable=["batch_stats"])
 
 
-def train_in_shards(model, variables, x, shards):
-    cut = x.reshape(shards, -1, *x.shape[1:])
-    return jax.vmap(lambda part: train(model, variables, part), axis_name=AXIS)(cut)
+SHARDS = 4
+UNROLLED = {ConvNeXt: {"blocks": (1, 1)}}
+"""Less of a network whose large kernels take long to compile."""
+
+
+def learning(model):
+    return model.clone(**UNROLLED.get(type(model), {}))
+
+
+@functools.cache
+def learnt(model):
+    """Of a step on `images(8)` in shards: outputs, updates, and a gradient of every logit."""
+    variables, x = initialised(model), images(8)
+    cut = x.reshape(SHARDS, -1, *x.shape[1:])
+    shape = (SHARDS, 8 // SHARDS, model.num_classes)
+    direction = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+    def objective(params):
+        training = functools.partial(train, model, {**variables, "params": params})
+        out, updates = jax.vmap(training, axis_name=AXIS)(cut)
+        taught = out.features.get("distillation_head", jnp.zeros((*shape[:2], 1, 1, 1)))
+        return jnp.sum((out.logits + taught[..., 0, 0, :]) * direction), (out, updates)
+
+    gradient, (out, updates) = quickly_compiled(jax.grad(objective, has_aux=True))(
+        variables["params"]
+    )
+    return jax.tree.map(lambda a: a.reshape(8, *a.shape[2:]), out), updates, gradient
 
 
 def close(a, b, tolerance=1e-5):
@@ -220,20 +254,33 @@ def test_features_and_embedding_have_the_declared_names_order_and_shapes(name):
 
 
 @every_family
-def test_bfloat16_computes_in_bfloat16_and_keeps_logits_and_variables_in_float32(name):
+def test_bfloat16_computes_in_bfloat16_and_keeps_logits_in_float32(name):
     model = CASES[name].model.clone(dtype="bfloat16", sync_batch_norm=False)
-    variables = initialised(model)
-    training = functools.partial(model.apply, train=True, mutable=["batch_stats"])
-    out, updates = jax.eval_shape(training, variables, images(4))
+    traced = jax.jit(model.apply).trace(initialised(model), images(8))
+    out = traced.out_info
     assert out.logits.dtype == jnp.float32
-    assert {leaf.dtype.name for leaf in jax.tree.leaves((variables, updates))} == {"float32"}
     maps = [x for feature, x in out.features.items() if not feature.startswith("member")]  # logits
     inside = jax.tree.leaves((maps, out.embedding, out.preactivations))
     assert {leaf.dtype.name for leaf in inside} == {"bfloat16"}
-    program = str(jax.make_jaxpr(model.apply)(variables, images(8)))
+    program = str(traced.jaxpr)
     products = re.findall(r"(\w+)\[[\d,]*\] = (?:conv_general_dilated|dot_general)", program)
     assert len(products) == len(re.findall(r"(?:conv_general_dilated|dot_general)\[", program))
     assert set(products) == {"bf16"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(x, marks=() if x in ("small_cnn", "vit", "ensemble") else pytest.mark.slow)
+        for x in CASES
+    ],
+)
+def test_bfloat16_says_nearly_the_same_and_keeps_variables_in_float32(name):
+    model = CASES[name].model.clone(dtype="bfloat16")
+    variables = initialised(model)
+    local = functools.partial(train, model.clone(sync_batch_norm=False))
+    _, updates = jax.eval_shape(local, variables, images(8))
+    assert {leaf.dtype.name for leaf in jax.tree.leaves((variables, updates))} == {"float32"}
     exact = evaluate(CASES[name].model, variables, images(8))
     rounded = evaluate(model, variables, images(8))
     assert 0 < jnp.abs(exact.logits - rounded.logits).max() < 0.1 * jnp.abs(exact.logits).max()
@@ -300,9 +347,9 @@ def test_only_batch_norm_keeps_statistics(name):
 
 @with_batch_norm
 def test_training_moves_every_running_statistic_and_evaluation_reads_them(name):
-    model = CASES[name].model.clone(sync_batch_norm=False)
-    variables = initialised(model)
-    _, updates = train(model, variables, images(8))
+    model = CASES[name].model
+    variables, (_, updates, _) = initialised(model), learnt(model)
+    updates = jax.tree.map(lambda a: a[0], updates)
     before = jax.tree_util.tree_leaves_with_path(variables["batch_stats"])
     after = jax.tree.leaves(updates["batch_stats"])
     still = [
@@ -310,26 +357,14 @@ def test_training_moves_every_running_statistic_and_evaluation_reads_them(name):
     ]
     assert before
     assert not still
-    model = CASES[name].model
     moved = evaluate(model, {**variables, **updates}, images(8))
     assert not np.allclose(evaluate(model, variables, images(8)).logits, moved.logits)
 
 
 @every_family
 def test_the_gradient_reaches_every_parameter(name):
-    model = CASES[name].model.clone(sync_batch_norm=False)
-    variables = initialised(model)
-    direction = jnp.asarray(np.random.default_rng(0).normal(size=(8, model.num_classes)))
-
-    @quickly_compiled
-    @jax.grad
-    def gradient(params):
-        variables_ = {**variables, "params": params}
-        out, _ = model.apply(variables_, images(8), train=True, mutable=["batch_stats"])
-        taught = out.features.get("distillation_head", jnp.zeros((8, 1, 1, 1)))[:, 0, 0]
-        return jnp.sum((out.logits + taught) * direction)
-
-    leaves = jax.tree_util.tree_leaves_with_path(gradient(variables["params"]))
+    *_, gradient = learnt(learning(CASES[name].model))
+    leaves = jax.tree_util.tree_leaves_with_path(gradient)
     assert not [jax.tree_util.keystr(p) for p, leaf in leaves if not jnp.isfinite(leaf).all()]
     assert not [jax.tree_util.keystr(p) for p, leaf in leaves if not leaf.any()]
 
@@ -337,25 +372,27 @@ def test_the_gradient_reaches_every_parameter(name):
 def test_the_class_head_learns_alone_and_both_heads_answer():
     model = CASES["vit_distilled"].model
     variables = initialised(model)
-    training, _ = train(model, variables, images(2))
-    evaluation = evaluate(model, variables, images(2))
+    training, *_ = learnt(model)
+    evaluation = evaluate(model, variables, images(8))
     ours, theirs = (
         evaluation.features[name][:, 0, 0] for name in ("class_head", "distillation_head")
     )
     assert not np.allclose(ours, theirs)
-    close(training.logits, ours)
+    close(training.logits, ours)  # without batch norm or dropout
     close(evaluation.logits, (ours + theirs) / 2)
 
 
 @every_family
-def test_bytes_and_fractions_are_the_same_pixels(name):
-    model = CASES[name].model
-    x = images(8)
-    close(*(evaluate(model, initialised(model), pixels) for pixels in (x, x / np.float32(255))))
+def test_normalisation_happens_inside_and_bytes_are_fractions(name):
+    model, x = CASES[name].model, images(8)
+    plain = model.clone(mean=(0.0,), std=(1.0,))
+    by_hand = (x / np.float32(255) - np.float32(model.mean)) / np.float32(model.std)
+    expected = evaluate(plain, initialised(model), by_hand)
+    close(evaluate(model, initialised(model), x), expected)
 
 
-@every_family
-def test_normalisation_happens_inside(name):
+@pytest.mark.parametrize("name", ["small_cnn", "ensemble"])
+def test_every_colour_has_its_own_normalisation(name):
     mean, std = (0.1, 0.4, 0.6), (0.2, 0.3, 0.5)
     plain = CASES[name].model.clone(mean=(0.0,), std=(1.0,))
     inside = plain.clone(mean=mean, std=std)
@@ -364,14 +401,35 @@ def test_normalisation_happens_inside(name):
     close(evaluate(inside, variables, x), by_hand)
 
 
+KEPT = {MobileNetV3: 0.99}
+"""Of running statistics, where it is another share than everywhere else."""
+
+
 @with_batch_norm
-def test_synchronised_batch_norm_makes_shards_equal_one_batch(name):
+def test_training_in_shards_is_evaluation_under_the_statistics_of_the_whole_batch(name):
     model = CASES[name].model
-    variables, x = initialised(model), images(8)
-    out, updates = train_in_shards(model, variables, x, 4)
-    whole, expected = train(model.clone(sync_batch_norm=False), variables, x)
-    close(jax.tree.map(lambda a: a.reshape(8, *a.shape[2:]), out), whole)
-    for i in range(4):
+    variables, (out, updates, _) = initialised(model), learnt(model)
+    for i in range(1, SHARDS):
+        close(*(jax.tree.map(lambda a, i=i: a[i], updates) for i in (0, i)))
+    kept = KEPT.get(type(model), MOMENTUM)
+    seen = jax.tree.map(
+        lambda new, old: (new[0] - kept * old) / (1 - kept),
+        updates["batch_stats"],
+        variables["batch_stats"],
+    )
+    expected = evaluate(model, {**variables, "batch_stats": seen}, images(8))
+    close(out.logits, expected.logits, 1e-3)
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "resnet"])
+def test_synchronised_batch_norm_makes_shards_equal_one_batch(name):
+    """What is between the shards, too; it is one layer for all families."""
+    model = CASES[name].model
+    variables, (out, updates, _) = initialised(model), learnt(model)
+    one_batch = functools.partial(train, model.clone(sync_batch_norm=False))
+    whole, expected = quickly_compiled(one_batch)(variables, images(8))
+    close(out, whole)
+    for i in range(SHARDS):
         close(jax.tree.map(lambda a, i=i: a[i], updates), expected)
 
 
@@ -444,34 +502,29 @@ def structure(model):
     return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), result)
 
 
-def numbers(model):
-    """Logits, and those of a training step on two shards, from given variables."""
-    variables = initialised(CASE_OF[type(model)].model)
-    # One after the other: most differences show in the first, and the second takes long to compile.
-    yield evaluate(model, variables, images(8)).logits
-    yield train_in_shards(model, variables, images(8), 2)[0].logits
-
+SHARED = {"mean", "std", "dtype", "sync_batch_norm"}
+"""Fields of every network, whose tests above go through all families."""
 
 CASE_OF = {type(case.model): case for case in reversed(CASES.values())}
 
 
 @pytest.mark.parametrize("kind", FAMILIES, ids=lambda kind: kind.__name__)
 def test_no_field_is_dead(kind):
-    model, batch_norm = CASE_OF[kind].model, CASE_OF[kind].batch_norm
+    model = CASE_OF[kind].model
     fields = {f.name for f in dataclasses.fields(kind)} - {"parent", "name"}
-    # All networks have the last one, and some have no batch norm; the others have their own tests.
-    fields -= {"image_size", "layer_scale"} | (set() if batch_norm else {"sync_batch_norm"})
+    fields -= SHARED | {"image_size", "layer_scale"}  # which have their own tests
     fields -= {"num_classes"} if kind is Ensemble else set()  # what its members have, or an error
     assert not fields - set(OTHER_VALUES), "give the new field another value in OTHER_VALUES"
-    reference = list(numbers(model))
+    variables, reference = initialised(model), structure(model)
+
+    def logits(model):
+        return evaluate(model, variables, images(8)).logits
 
     def changes(field):
         value = OTHER_VALUES_OF.get((kind, field), OTHER_VALUES[field])
         assert value != getattr(model, field)
         other = model.clone(**{field: value})
-        if structure(other) != structure(model):
-            return True
-        return any(not np.allclose(*pair) for pair in zip(numbers(other), reference, strict=True))
+        return structure(other) != reference or not np.allclose(logits(other), logits(model))
 
     assert not [field for field in fields if not changes(field)]
 
@@ -598,7 +651,7 @@ def test_evaluation_equals_plain_numpy(name):
 def test_batch_norm_keeps_nine_tenths_and_the_biased_variance():
     model = SmallCNN(widths=(4,), hidden=3, sync_batch_norm=False)
     variables, x = initialised(model), images(5)
-    _, updates = train(model, variables, x)
+    _, updates = quickly_compiled(functools.partial(train, model))(variables, x)
     pixels = (np.asarray(x, np.float64) / 255 - 0.5) / 0.5
     seen = np_conv(pixels, variables["params"]["conv1"]).reshape(-1, 4)
     old = variables["batch_stats"]["bn1"]
@@ -615,7 +668,7 @@ def test_convolutions_start_with_variance_two_over_fan_out():
         def __call__(self, images, train=False):
             return self.conv(64, 3, name="conv")(images)
 
-    variables = OneConvolution().init(jax.random.key(0), jnp.zeros((1, 1, 1, 16)))
+    variables = jax.jit(OneConvolution().init)(jax.random.key(0), jnp.zeros((1, 1, 1, 16)))
     spread = variables["params"]["conv"]["kernel"].std()
     assert spread == pytest.approx(np.sqrt(2 / (64 * 9)), rel=0.02)
 
@@ -627,20 +680,44 @@ def test_every_published_name_has_a_published_size():
     assert set(NAMED) - set(PUBLISHED_PARAMETERS) == {"small_cnn", "tiny_cnn", "row_lstm"}
 
 
+def as_published(name):
+    """The network for the classes of the table above, and the shape of its images."""
+    model = NAMED[name]
+    if model.num_classes != 10:
+        return model, (224, 224, 3)
+    return model.clone(num_classes=100), (32, 32, 3)
+
+
+def repeated(model, shape):
+    """Arrays of the network and how often each occurs: a stage's third block is like its second."""
+    shallow = model
+    if isinstance(model, ResNet | WideResNet | ViT):
+        shallow = model.clone(blocks=tuple(min(count, 2) for count in model.blocks))
+    for path, size in variable_shapes(shallow, shape).items():
+        second = re.match(r"stage(\d+)_block1_", path[1])
+        times = model.blocks[int(second[1]) - 1] - 1 if shallow is not model and second else 1
+        yield path, size, times
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED_PARAMETERS)
+def test_the_whole_network_has_the_size_of_its_name(name):
+    assert parameter_count(*as_published(name)) == PUBLISHED_PARAMETERS[name]
+
+
 @pytest.mark.parametrize("name", PUBLISHED_PARAMETERS)
 def test_size_and_depth_are_those_of_the_name(name):
-    model, shape = NAMED[name], (224, 224, 3)
-    if model.num_classes == 10:
-        model, shape = model.clone(num_classes=100), (32, 32, 3)
-    shapes = variable_shapes(model, shape)
-    counts = [math.prod(size) for path, size in shapes.items() if path[0] == "params"]
+    arrays = list(repeated(*as_published(name)))
+    counts = [math.prod(size) * times for path, size, times in arrays if path[0] == "params"]
     assert sum(counts) == PUBLISHED_PARAMETERS[name]
     if found := re.match(r"(?:resnet|vgg)(\d+)", name):
         # Projections on the shortcut do not count as layers.
-        layers = {path[1] for path in shapes if path[-1] == "kernel" and "shortcut" not in path[1]}
+        layers = sum(
+            times for path, _, times in arrays if path[-1] == "kernel" and "shortcut" not in path[1]
+        )
         # A benchmark VGG is called after the network with two hidden layers it comes from.
         missing = 2 if name in ("vgg8", "vgg11", "vgg13", "vgg16", "vgg19") else 0
-        assert len(layers) + missing == int(found[1])
+        assert layers + missing == int(found[1])
 
 
 @pytest.mark.parametrize(

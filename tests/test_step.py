@@ -1,6 +1,7 @@
 """The distributed step against one big batch written down by hand."""
 
 import dataclasses
+import functools
 from typing import ClassVar
 
 import flax.linen as nn
@@ -35,9 +36,15 @@ from kdjax.training.state import Fixed, initial_adapters
 from kdjax.training.step import make_balance, make_probe
 from kdjax.types import Batch
 from tests.support import TINY, largest_difference, tiny_fit
-from tests.training import LOSSES, SHAPE, TEACHER, make_run, random_teacher, start, train
+from tests.training import LOSSES, SHAPE, TEACHER, each_step, make_run, random_teacher, start, train
 
-LAYOUTS = [("pmap", 1), ("pmap", 2), ("pmap", 8), ("shard_map", 1), ("shard_map", 8)]
+LAYOUTS = [
+    ("pmap", 1),
+    ("pmap", 8),
+    ("shard_map", 8),
+    pytest.param(("pmap", 2), marks=pytest.mark.slow),
+    pytest.param(("shard_map", 1), marks=pytest.mark.slow),
+]
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +55,17 @@ def source(digits):
 @pytest.fixture(scope="module")
 def teacher():
     return random_teacher()
+
+
+@pytest.fixture(scope="module")
+def trained(source, teacher):
+    """`train`, but each of the plain runs that several tests look at is trained once."""
+    return functools.cache(lambda run, layout=("pmap", 1): train(run, source, teacher, layout))
+
+
+@pytest.fixture(scope="module")
+def one_big_batch(source, teacher):
+    return by_hand(make_run(), source, teacher)
 
 
 def by_hand(run, source, teacher, steps=4):
@@ -93,26 +111,25 @@ def by_hand(run, source, teacher, steps=4):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-def test_any_layout_equals_one_big_batch(layout, source, teacher):
-    run = make_run()
-    params, stats, losses = by_hand(run, source, teacher)
-    state, history, _ = train(run, source, teacher, layout)
+def test_any_layout_equals_one_big_batch(layout, one_big_batch, trained):
+    params, stats, losses = one_big_batch
+    state, history, _ = trained(make_run(), layout)
     assert largest_difference(fetch(state.params["student"]), params) < 2e-6
     assert largest_difference(fetch(state.stats["student"]), stats) < 2e-6
     np.testing.assert_allclose(history[:, [0, 3, 4]], losses, rtol=1e-5)
 
 
-def test_pmap_and_shard_map_agree_to_the_bit(source, teacher):
-    one, other = (
-        train(make_run(), source, teacher, (name, 8))[0] for name in ("pmap", "shard_map")
-    )
+def test_pmap_and_shard_map_agree_to_the_bit(trained):
+    one, other = (trained(make_run(), (name, 8))[0] for name in ("pmap", "shard_map"))
     assert largest_difference(fetch(one.params), fetch(other.params)) == 0
 
 
 @pytest.mark.parametrize(
     "losses",
     [
-        (Term(CrossEntropy()), Term(AttentionTransfer(), 100.0)),
+        pytest.param(
+            (Term(CrossEntropy()), Term(AttentionTransfer(), 100.0)), marks=pytest.mark.slow
+        ),
         (Term(CrossEntropy()), Term(FitNet(stage="stage1"), 10.0), Term(FitNet())),
     ],
     ids=["attention", "fitnet"],
@@ -137,9 +154,9 @@ def test_adapters_of_two_terms_begin_apart():
 
 
 @pytest.mark.parametrize("sync", [True, False])
-def test_replicas_never_drift_apart(sync, source, teacher):
+def test_replicas_never_drift_apart(sync, trained):
     run = make_run(model=TINY.clone(sync_batch_norm=sync))
-    state, _, _ = train(run, source, teacher, ("pmap", 8))
+    state, _, _ = trained(run, ("pmap", 8))
     for leaf in jax.tree.leaves(state):
         shards = [np.asarray(shard.data) for shard in leaf.addressable_shards]
         assert len(shards) == 8
@@ -147,16 +164,16 @@ def test_replicas_never_drift_apart(sync, source, teacher):
             np.testing.assert_array_equal(shard, shards[0])
 
 
-def test_local_batch_norm_is_another_computation(source, teacher):
+def test_local_batch_norm_is_another_computation(trained):
     sync, local = (
-        train(make_run(model=TINY.clone(sync_batch_norm=s)), source, teacher, ("pmap", 8))[0]
+        trained(make_run(model=TINY.clone(sync_batch_norm=s)), ("pmap", 8))[0]
         for s in (True, False)
     )
     assert largest_difference(fetch(sync.params), fetch(local.params)) > 1e-4
 
 
-def test_the_teacher_keeps_every_bit(source, teacher):
-    _, _, after = train(make_run(), source, teacher, ("pmap", 8))
+def test_the_teacher_keeps_every_bit(trained, teacher):
+    _, _, after = trained(make_run(), ("pmap", 8))
     assert largest_difference(fetch(after), teacher) == 0
 
 
@@ -167,19 +184,21 @@ def test_no_gradient_reaches_the_teacher(source, teacher):
     batch = TrainingStream(source, 32, 0).batch(0, np.arange(32))
     past = Remembered(state.stats, state.memory)
 
-    def objective(params, frozen):
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    @functools.partial(jax.grad, argnums=(0, 1))
+    def gradients(params, frozen):
         terms, _ = jax.vmap(
             lambda b: terms_of(recipe, params, {}, past, frozen, b, jax.random.key(0)),
             axis_name="batch",
         )(jax.tree.map(lambda x: x[None], batch))
         return terms.sum()
 
-    ours, theirs = jax.grad(objective, argnums=(0, 1))(state.params, teacher)
+    ours, theirs = gradients(state.params, teacher)
     assert all(not leaf.any() for leaf in jax.tree.leaves(theirs))
     assert any(leaf.any() for leaf in jax.tree.leaves(ours))
 
 
-@pytest.mark.parametrize("slices", [2, 4])
+@pytest.mark.parametrize("slices", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_accumulation_means_the_same_on_any_number_of_devices(slices, source, teacher):
     run = make_run(fit=tiny_fit(batch_size=32, accumulate=slices))
     one, eight = (train(run, source, teacher, ("pmap", n))[0] for n in (1, 8))
@@ -193,18 +212,20 @@ def test_accumulated_gradients_are_those_of_the_slices(source, teacher):
     first = start(run, recipe)
     stream = TrainingStream(source, 32, run.seed)
     batch = stream.batch(0, np.arange(32))
+
+    @jax.jit
+    @functools.partial(jax.grad, has_aux=True)
+    def gradient_of(params, past, piece):
+        terms, new = jax.vmap(
+            lambda b: terms_of(recipe, params, {}, past, teacher, b, jax.random.key(0)),
+            axis_name="batch",
+        )(piece)
+        return jnp.dot(jnp.array([0.3, 0.7]), terms[0]), new
+
     past, halves = Remembered(first.stats, {}), []
     for part in (slice(0, 16), slice(16, 32)):
         piece = jax.tree.map(lambda x, part=part: x[part][None], batch)
-
-        def objective(params, past=past, piece=piece):
-            terms, new = jax.vmap(
-                lambda b: terms_of(recipe, params, {}, past, teacher, b, jax.random.key(0)),
-                axis_name="batch",
-            )(piece)
-            return jnp.dot(jnp.array([0.3, 0.7]), terms[0]), new
-
-        grads, new = jax.grad(objective, has_aux=True)(first.params)
+        grads, new = gradient_of(first.params, past, piece)
         past = jax.tree.map(lambda x: x[0], new)
         halves.append(grads)
     gradient = jax.tree.map(lambda a, b: (a + b) / 2, *halves)
@@ -229,8 +250,7 @@ def test_the_moving_average_follows_its_formula(source, teacher):
     run = make_run(fit=tiny_fit(batch_size=32, ema_decay=0.3))
     recipe = Recipe.of(run, TEACHER, len(source))
     average = dict(start(run, recipe).ema)
-    for steps in (1, 2, 3):
-        state, _, _ = train(run, source, teacher, steps=steps)
+    for steps, (state, *_) in enumerate(each_step(run, source, teacher, steps=3), start=1):
         d = min(0.3, (1 + steps) / (10 + steps))
         average = jax.tree.map(
             lambda a, x, d=d: d * a + (1 - d) * x, average, dict(fetch(state).variables())
@@ -251,20 +271,20 @@ def test_weights_move_with_their_schedule(source, teacher):
     np.testing.assert_allclose(loss, ce + expected * kd, rtol=1e-5)
 
 
-def test_bfloat16_computes_in_bfloat16_and_stores_float32(source, teacher):
+def test_bfloat16_computes_in_bfloat16_and_stores_float32(trained):
     run = make_run(model=TINY.clone(dtype="bfloat16"))
-    state, history, _ = train(run, source, teacher, ("pmap", 8))
+    state, history, _ = trained(run, ("pmap", 8))
     floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
     assert {x.dtype for x in floats} == {jnp.dtype("float32")}
-    exact = train(make_run(), source, teacher, ("pmap", 8))[1]
+    exact = trained(make_run(), ("pmap", 8))[1]
     gap = np.abs(history[:, 0] - exact[:, 0]) / exact[:, 0]
     assert 1e-7 < gap.max() < 0.05
 
 
-def test_views_follow_the_example_not_the_device(source, teacher):
+def test_views_follow_the_example_not_the_device(trained):
     run = make_run(data=Data(augment=(PadCrop(padding=2),)))
-    one, eight = (train(run, source, teacher, ("pmap", n))[0] for n in (1, 8))
-    plain, _, _ = train(make_run(), source, teacher)
+    one, eight = (trained(run, ("pmap", n))[0] for n in (1, 8))
+    plain, _, _ = trained(make_run())
     assert largest_difference(fetch(one.params), fetch(eight.params)) < 2e-6
     assert largest_difference(fetch(one.params), fetch(plain.params)) > 1e-4
 
@@ -335,31 +355,26 @@ def test_dot_gives_task_and_teacher_a_momentum_each(source, teacher):
     stream = TrainingStream(source, 32, run.seed)
     params, past = start(run, recipe).params["student"], start(run, recipe).stats
     task = distil = jax.tree.map(np.zeros_like, params)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    @functools.partial(jax.grad, argnums=1, has_aux=True)
+    def gradient_of(own, student, past, batch):
+        params = {"student": student, "adapters": {}}
+        terms, new = jax.vmap(
+            lambda b: terms_of(
+                own, params, {}, Remembered(past, {}), teacher, b, jax.random.key(0)
+            ),
+            axis_name="batch",
+        )(jax.tree.map(lambda x: x[None], batch))
+        return own.terms[0].weight * terms.sum(), new
+
+    owns = [Recipe.of(part, TEACHER, len(source)) for part in apart]
     for step in range(2):
-        grads = []
-        for part in apart:
-            own = Recipe.of(part, TEACHER, len(source))
-
-            def objective(student, own=own, past=past, step=step):
-                terms, new = jax.vmap(
-                    lambda b: terms_of(
-                        own,
-                        {"student": student, "adapters": {}},
-                        {},
-                        Remembered(past, {}),
-                        teacher,
-                        b,
-                        jax.random.key(0),
-                    ),
-                    axis_name="batch",
-                )(jax.tree.map(lambda x: x[None], stream.batch(step, np.arange(32))))
-                return own.terms[0].weight * terms.sum(), new
-
-            gradient, new = jax.grad(objective, has_aux=True)(params)
-            grads.append(gradient)
+        batch = stream.batch(step, np.arange(32))
+        (pull, new), (push, _) = (gradient_of(own, params, past, batch) for own in owns)
         past = jax.tree.map(lambda x: x[0], new.stats)
-        task = jax.tree.map(lambda v, g: 0.7 * v + g, task, grads[0])
-        distil = jax.tree.map(lambda v, g: 0.9 * v + g, distil, grads[1])
+        task = jax.tree.map(lambda v, g: 0.7 * v + g, task, pull)
+        distil = jax.tree.map(lambda v, g: 0.9 * v + g, distil, push)
         params = jax.tree.map(lambda p, a, b: p - 0.1 * (a + b), params, task, distil)
     for devices in (1, 8):
         state, _, _ = train(run, source, teacher, ("pmap", devices), steps=2)
@@ -382,7 +397,11 @@ def test_the_moving_average_teaches(source):
 @pytest.mark.parametrize(
     ("slices", "losses"),
     [
-        (1, (Term(CrossEntropy()), Term(SP(), 100.0), Term(RKD()), Term(DIST()))),
+        pytest.param(
+            1,
+            (Term(CrossEntropy()), Term(SP(), 100.0), Term(RKD()), Term(DIST())),
+            marks=pytest.mark.slow,  # each by itself is compared in its own tests
+        ),
         (2, (Term(CrossEntropy()), Term(PKT(), 1000.0), Term(CC(), 0.02), Term(CRD(), 0.1))),
     ],
     ids=["sp-rkd-dist", "pkt-cc-crd"],

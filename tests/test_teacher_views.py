@@ -26,28 +26,39 @@ def soft_target(student, teacher):
     return 9 * (np.exp(log_p) * (log_p - log_q)).sum(axis=-1).mean()
 
 
+SHOWN = {
+    "the same": (None, lambda batch: augment(VIEWS, 0, batch).image),
+    "plain": ((), lambda batch: jnp.asarray(batch.image)),
+    "its own": (VIEWS, lambda batch: augment(VIEWS, 0, batch, TEACHER_VIEWS).image),
+}
+EVERY_DAY = {("the same", 8), ("plain", 1), ("its own", 8)}
+
+
 @pytest.mark.parametrize(
-    ("own", "shown"),
+    ("name", "devices"),
     [
-        (None, lambda batch: augment(VIEWS, 0, batch).image),
-        ((), lambda batch: jnp.asarray(batch.image)),
-        (VIEWS, lambda batch: augment(VIEWS, 0, batch, TEACHER_VIEWS).image),
+        pytest.param(name, devices, marks=() if (name, devices) in EVERY_DAY else pytest.mark.slow)
+        for name in SHOWN
+        for devices in (1, 8)
     ],
-    ids=["the same", "plain", "its own"],
 )
-@pytest.mark.parametrize("devices", [1, 8])
-def test_the_teacher_answers_to_what_it_is_shown(own, shown, devices, source):
+def test_the_teacher_answers_to_what_it_is_shown(name, devices, source):
+    own, shown = SHOWN[name]
     run = make_run(data=Data(augment=VIEWS, teacher_augment=own))
     _, history, _ = train(run, source, random_teacher(), ("pmap", devices), steps=1)
     batch = TrainingStream(source, 32, 0).batch(0, np.arange(32))
     first = start(run, Recipe.of(run, TEACHER, len(source)))
     weights = {"params": first.params["student"], "batch_stats": first.stats["student"]}
     alone = run.model.clone(sync_batch_norm=False)
-    seen = augment(VIEWS, 0, batch).image
-    student, _ = alone.apply(weights, seen, train=True, mutable=["batch_stats"])
-    teacher = TEACHER.apply(random_teacher(), shown(batch), train=False)
-    expected = soft_target(student.logits, teacher.logits)
-    np.testing.assert_allclose(history[0, 4], expected, rtol=1e-5)
+
+    @jax.jit
+    def answers(batch):
+        seen = augment(VIEWS, 0, batch).image
+        student, _ = alone.apply(weights, seen, train=True, mutable=["batch_stats"])
+        teacher = TEACHER.apply(random_teacher(), shown(batch), train=False)
+        return student.logits, teacher.logits
+
+    np.testing.assert_allclose(history[0, 4], soft_target(*answers(batch)), rtol=1e-5)
 
 
 def test_views_of_its_own_are_drawn_apart_from_the_students(source):

@@ -55,8 +55,11 @@ def start(run: Run, recipe: Recipe):
     return jax.device_get(first_state(run, recipe))
 
 
-def train(run, source, teacher, layout=("pmap", 1), steps=4):
-    """The state on the devices, and the metrics of every step."""
+def each_step(run, source, teacher, layout=("pmap", 1), steps=4):
+    """The state on the devices after every step (the next one takes it), its metrics, the teacher.
+
+    One compilation, whatever the number of steps.
+    """
     recipe = Recipe.of(run, TEACHER, len(source))
     backend, count = layout
     devices = Devices(backend, count)
@@ -64,10 +67,16 @@ def train(run, source, teacher, layout=("pmap", 1), steps=4):
     state, frozen = devices.replicate(start(run, recipe)), devices.replicate(teacher)
     stream = TrainingStream(source, run.fit.batch_size, run.seed)
     rows = devices.rows(run.fit.batch_size, run.fit.accumulate)
-    history = []
     for i in range(steps):
         state, metrics = step(state, Fixed(frozen), devices.split(stream.batch(i, rows)))
-        history.append(fetch(metrics))
+        yield state, fetch(metrics), frozen
+
+
+def train(run, source, teacher, layout=("pmap", 1), steps=4):
+    """The state on the devices, the metrics of every step, and the teacher on the devices."""
+    history = []
+    for state, metrics, frozen in each_step(run, source, teacher, layout, steps):  # noqa: B007
+        history.append(metrics)
     return state, np.array(history), frozen
 
 
