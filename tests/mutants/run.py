@@ -22,6 +22,8 @@ SECONDS = {"likely": 240.0, "all": 3600.0}
 PYTEST = ("-x", "-n", "0", "-p", "no:cacheprovider", "--no-header", "--tb=no", "-rfE")
 FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
 LEFT_OUT = shutil.ignore_patterns(".git", ".*_cache", ".venv", ".hypothesis", "runs")
+CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
+"""Of a process by itself; who ends it from outside has not noticed a fault."""
 OURS = "tests/test_mutants.py"
 """Would notice any change of the source, and so says nothing."""
 ALREADY = "(without any fault)"
@@ -67,7 +69,7 @@ def verdict(fault: Fault, checkout: Path, suite: Suite = "likely") -> Verdict:
         return Verdict(fault.id, "killed", failed[1], seconds)
     if code == 0 and " passed" in text:
         return Verdict(fault.id, "survived", "", seconds)
-    if code < 0:
+    if -code in CRASHES:
         return Verdict(fault.id, "killed", signal.Signals(-code).name, seconds)
     last = next(iter(reversed(text.strip().splitlines())), "")
     return Verdict(fault.id, "error", f"pytest ended with {code}: {last}", seconds)

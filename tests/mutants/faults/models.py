@@ -90,7 +90,7 @@ FAULTS = (
         "x = nn.relu(x)",
         "a field unread",
         (
-            "test_models.py::test_no_field_is_dead",
+            "test_models.py::test_no_field_is_dead[ReusedClassifier]",
             "test_reused_classifier.py::test_it_teaches_a_named_student_of_another_family",
         ),
     ),
