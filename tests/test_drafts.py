@@ -42,7 +42,8 @@ def test_a_block_that_fails_leaves_what_was_there(tmp_path, kind):
             (draft / "part" if kind == "folder" else draft).write_text("half")
             raise KeyError
 
-    pytest.raises(KeyError, fail)
+    with pytest.raises(KeyError):
+        fail()
     assert path.read_text() == "old"
     assert names(tmp_path) == ["kept"]
 
