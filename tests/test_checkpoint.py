@@ -114,6 +114,14 @@ def test_as_many_are_kept_as_were_asked_for(tmp_path):
     writer.close()
 
 
+def test_what_was_not_measured_is_not_kept_as_one_of_the_best(tmp_path):
+    writer = CheckpointWriter(tmp_path, keep_latest=1, keep_best=3)
+    for step, top1 in [(1, 0.5), (2, None), (3, float("nan")), (4, None)]:
+        save(writer, step, top1)
+    assert writer.steps() == [1, 4]
+    writer.close()
+
+
 def test_of_equals_the_newest_is_the_best(checkpoints):
     for step in range(1, 5):
         save(checkpoints, step, 0.5)
@@ -312,12 +320,15 @@ def test_what_cannot_be_read_is_not_taken_for_damaged(checkpoints, part, number,
     assert int(checkpoints.restore(make_state(0)).state.step) == 2
 
 
-def test_whole_files_that_orbax_cannot_read_are_not_taken_for_damaged(checkpoints, monkeypatch):
+@pytest.mark.parametrize("rest", [" [a='24'] [b='…']", "\nin: a line"])
+def test_whole_files_that_orbax_cannot_read_are_not_taken_for_damaged(
+    checkpoints, rest, monkeypatch
+):
     """It reads them by itself: it may be out of handles or of memory."""
     save(checkpoints, 1, 0.5)
 
     def fails(folder):
-        raise ValueError(f"INTERNAL: Error opening {folder}: Too many open files [a='24'] [b='…']")
+        raise ValueError(f"INTERNAL: Error opening {folder}: Too many open files{rest}")
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint_folder, "read_arrays", fails)

@@ -1,10 +1,11 @@
 """Files and folders that are there whole or not at all."""
 
 import os
+import shutil
 
 import pytest
 
-from kdjax.drafts import drafted
+from kdjax.drafts import discard, drafted, make_folder, sweep
 
 
 def names(folder):
@@ -73,3 +74,43 @@ def test_all_of_it_is_on_the_disk_before_the_name_moves(tmp_path, kind, monkeypa
             draft.write_text("whole")
         inodes[draft.stat().st_ino] = "draft"
     assert events == (["part"] if kind == "folder" else []) + ["draft", "moved", "parent"]
+
+
+def test_a_folder_loses_its_name_before_its_content(tmp_path, monkeypatch):
+    """Half of it is never found under the name, should the power go meanwhile."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "part").write_text("part")
+    with monkeypatch.context() as patch:
+        patch.setattr("kdjax.drafts.shutil.rmtree", lambda *args, **options: None)
+        discard(folder)
+    assert not folder.exists()
+    (left,) = tmp_path.iterdir()
+    assert names(left) == ["part"]
+    sweep(tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_what_a_crash_leaves_is_swept_and_nothing_else(tmp_path):
+    (tmp_path / ".lock").write_text("kept")
+    with drafted(tmp_path / "done") as draft:
+        draft.mkdir()
+        (draft / "part").write_text("part")
+        shutil.copytree(draft, draft.with_name(f"{draft.stem}0.tmp"))  # a crash would leave this
+    assert len(names(tmp_path)) == 3
+    sweep(tmp_path)
+    assert names(tmp_path) == [".lock", "done"]
+
+
+def test_a_new_folder_is_on_the_disk_with_those_above(tmp_path, monkeypatch):
+    synced, sync = [], os.fsync
+
+    def noted(handle):
+        synced.append(os.fstat(handle).st_ino)
+        sync(handle)
+
+    monkeypatch.setattr("kdjax.drafts.os.fsync", noted)
+    make_folder(tmp_path / "a" / "b")
+    assert synced == [tmp_path.stat().st_ino, (tmp_path / "a").stat().st_ino]
+    make_folder(tmp_path / "a" / "b")
+    assert len(synced) == 2
