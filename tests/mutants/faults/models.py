@@ -57,7 +57,7 @@ FAULTS = (
         "((scaled - jnp.asarray(self.mean)) / jnp.asarray(self.std))",
         "(scaled / jnp.asarray(self.std) - jnp.asarray(self.mean))",
         "the order of two operations",
-        ("test_models.py::test_normalisation_happens_inside",),
+        ("test_models.py::test_normalisation_happens_inside_and_bytes_are_fractions",),
     ),
     Fault(
         "ensemble-mean-of-logs",
