@@ -27,10 +27,14 @@ from kdjax.training.items import digest
 from kdjax.training.log import MetricLog, Reporter
 from kdjax.training.loop import Diverged, Job, Preempted, fit
 from kdjax.training.parallel import Devices, Spread
+from kdjax.training.programs import Programs
 from kdjax.training.recipe import Recipe
 from kdjax.training.run_directory import RunDirectory, locked
 from tests.conftest import SPLITS
 from tests.support import TINY, data_files, flip, tiny_fit, tiny_run
+
+AHEAD = ()
+"""What a run is told to have compiled."""
 
 
 class Stop:
@@ -64,7 +68,8 @@ def run_it(
 
     directory = RunDirectory(path)
     source = digits.open("train")
-    fit(run, directory, digits.info, source, job, validate=validate, teacher=teacher)
+    how = {"validate": validate, "teacher": teacher, "ahead": AHEAD}
+    fit(run, directory, digits.info, source, job, **how)
     return directory.result()
 
 
@@ -439,7 +444,7 @@ def test_a_job_log_gets_a_line_a_minute_where_validations_are_far_apart(monkeypa
 
 @pytest.mark.parametrize("together", [{}, TOGETHER], ids=["one by one", "together"])
 def test_every_program_is_compiled_once_and_ahead(together, run, digits, tmp_path, monkeypatch):
-    """The step and the probe while weights are drawn; what they are made for is what they get."""
+    """The step while weights are drawn, the probe when it is asked: a CPU has no time to spare."""
     compiled, compile = [], Spread.compile
 
     def noting(self, *arguments):
@@ -450,5 +455,22 @@ def test_every_program_is_compiled_once_and_ahead(together, run, digits, tmp_pat
     monkeypatch.setattr(Spread, "compile", noting)
     run_it(two, tmp_path / "teacher", digits, devices=2, **together)
     ahead = [program for program, thread in compiled if thread.startswith("compile")]
-    assert len(ahead) == (3 if together else 2)
-    assert len({id(program) for program, _ in compiled}) == len(compiled) == len(ahead) + 1
+    assert len(ahead) == (2 if together else 1)
+    assert len({id(program) for program, _ in compiled}) == len(compiled) == len(ahead) + 2
+
+
+def test_an_idle_host_compiles_all_of_it_behind_the_first_steps(run, digits, tmp_path, monkeypatch):
+    """As with accelerators; and the run ends with the same bits."""
+    others, init = [], Programs.__init__
+
+    def idle(self, *arguments):
+        init(self, *arguments)
+        self._idle_host = True
+
+    two = dataclasses.replace(run, losses=(Term(CrossEntropy()), Term(CrossEntropy(0.1), 0.1)))
+    run_it(two, tmp_path / "busy", digits)
+    monkeypatch.setattr(Programs, "__init__", idle)
+    monkeypatch.setattr("tests.test_loop.AHEAD", (others.append,))
+    run_it(two, tmp_path / "idle", digits)
+    assert len(others) == 1
+    assert final(tmp_path / "idle") == final(tmp_path / "busy")

@@ -80,7 +80,7 @@ def fit(
 
     `start` turns fresh weights into those the run begins with. `warnings` were said before and are
     logged. With `kept`, the teacher is asked only for answers that are not on disk. `ahead` has
-    what else will be wanted compiled behind the run's own programs. Raises `Diverged` on a
+    what else will be wanted compiled behind the first steps. Raises `Diverged` on a
     non-finite loss and `Preempted` when asked to stop; both leave a checkpoint to go on from.
     """
     directory.check(run, info)
@@ -97,8 +97,7 @@ def fit(
     with closing(keeper), closing(programs):
         if (known := feed.shapes(teaches)) is not None:
             programs.ahead(shapes(recipe, info.shape), *known)
-        for compile in ahead:
-            compile(programs.compiler)
+        programs.behind(ahead)
         restored = keeper.resumed(info.shape)
         state = restored.state if restored else begin(recipe, info.shape, start)
         with _diary(recipe, directory, job, feed.together, state) as diary:

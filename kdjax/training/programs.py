@@ -1,6 +1,7 @@
 """The compiled functions of a run, made while something else is done."""
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -19,8 +20,10 @@ class Programs:
         """`together`: steps that are started at once."""
         self._devices, self._together = devices, together
         self._has_probe = len(recipe.terms) > 1
+        # A CPU that trains has no time to spare: steps would take longer by what is compiled.
+        self._idle_host = devices.all[0].platform != "cpu"
         self._balances = recipe.run.fit.balance is not None
-        self.compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
+        self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
         self._step = devices.spread(make_train_step(recipe), donate=True)
         self._steps = devices.spread(make_train_steps(recipe), donate=True)
         self.probe: Spread[Array] = devices.spread(make_probe(recipe), donate=False)
@@ -29,18 +32,23 @@ class Programs:
         """The state with terms that are balanced."""
 
     def ahead(self, state: Any, fixed: Any, batch: Any) -> None:
-        """Begin to compile for arrays of these shapes, in the order in which they are needed.
+        """Begin to compile the step for arrays of these shapes, while the weights are drawn.
 
-        The weights are drawn meanwhile, and the first steps made: XLA lets go of the interpreter.
+        XLA lets go of the interpreter.
         """
         one = self._devices.shapes(state, fixed, batch)
         if self._balances:
-            self.balance.ahead(self.compiler, *one)
+            self.balance.ahead(self._compiler, *one)
         if self._together > 1:
-            self._steps.ahead(self.compiler, *one[:2], _repeated(one[2], self._together))
-        self._step.ahead(self.compiler, *one)
-        if self._has_probe:
-            self.probe.ahead(self.compiler, *one)
+            self._steps.ahead(self._compiler, *one[:2], _repeated(one[2], self._together))
+        self._step.ahead(self._compiler, *one)
+        if self._has_probe and self._idle_host:
+            self.probe.ahead(self._compiler, *one)
+
+    def behind(self, others: Iterable[Callable[[Executor], None]]) -> None:
+        """Have what else will be wanted compiled behind the first steps, where the host is idle."""
+        for compile in others if self._idle_host else ():
+            compile(self._compiler)
 
     def advance(self, steps: range) -> Spread[tuple[TrainState, Array]]:
         """From a state and the batches of these steps to the next state and the metrics."""
@@ -48,7 +56,7 @@ class Programs:
 
     def close(self) -> None:
         """Leave what is not begun; what is under way cannot be stopped."""
-        self.compiler.shutdown(wait=False, cancel_futures=True)
+        self._compiler.shutdown(wait=False, cancel_futures=True)
 
 
 def _repeated(batch: Any, steps: int) -> Any:
