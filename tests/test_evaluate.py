@@ -80,7 +80,10 @@ SOME = ((64, 1), (7, 3), (1, 8), (131, 8))
 )
 def test_metrics_equal_numpy_for_any_size_and_any_devices(size, count, network, digits):
     full = digits.open("test")
-    source = Arrays(full.images[:size], full.labels[:size])
+    # Batches are padded with copies of the first example: one that would be counted as right.
+    first = int(np.argmax(network.logits(full.images).argmax(axis=-1) == full.labels))
+    chosen = slice(first, first + size)
+    source = Arrays(full.images[chosen], full.labels[chosen])
     other = network.variables | {"params": {**network.variables["params"]}}
     other["params"]["classifier"] = {
         k: np.roll(v, 1, axis=-1) for k, v in other["params"]["classifier"].items()
