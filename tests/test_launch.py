@@ -419,11 +419,13 @@ def test_local_kills_the_rest_when_one_fails():
 
 
 @pytest.mark.parametrize("aborts", ["0", "1"])
-def test_local_prefers_a_failure_of_its_own_to_that_of_a_peer(aborts: str):
+def test_local_prefers_a_failure_of_its_own_to_that_of_a_peer(aborts: str, tmp_path: Path):
     """A peer dies of a signal because another has failed; the launcher may notice it first."""
     script = f"""
-        ((NODE_RANK == {aborts})) && {{ sleep 0.2; kill -ABRT $$; }}
-        launcher=$PPID; kill -STOP $launcher; (sleep 0.6; kill -CONT $launcher) & exit 3
+        ((NODE_RANK == {aborts})) && {{
+            until [[ -e {tmp_path}/halted ]]; do sleep 0.05; done; kill -ABRT $$; }}
+        launcher=$PPID; (trap "" TERM; sleep 0.6; kill -CONT $launcher) &
+        kill -STOP $launcher; touch {tmp_path}/halted; exit 3
     """
     assert bash("local.sh", "2", "--", "bash", "-c", script).returncode == 3
 
@@ -499,17 +501,15 @@ os.execvp(sys.argv[1], sys.argv[1:])
 
 @contextlib.contextmanager
 def start(command: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """All of its processes end with the block, even if they ought to have ended before."""
+    """It is told to stop with the block, if it ought to have ended before and did not."""
     environ = os.environ | {"PYTHONPATH": str(ROOT)}
     both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     heeding = [sys.executable, "-c", HEEDING, *command]
-    options = {"env": environ, "text": True, "cwd": ROOT, "start_new_session": True}
-    with subprocess.Popen(heeding, **options, **both) as process:
+    with subprocess.Popen(heeding, env=environ, text=True, cwd=ROOT, **both) as process:
         try:
             yield process
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            process.terminate()
 
 
 def wait_until_ready(process: subprocess.Popen[str]) -> str:
