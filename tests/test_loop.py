@@ -443,20 +443,20 @@ def test_a_job_log_gets_a_line_a_minute_where_validations_are_far_apart(monkeypa
 
 
 @pytest.mark.parametrize("together", [{}, TOGETHER], ids=["one by one", "together"])
-def test_every_program_is_compiled_once_and_ahead(together, run, digits, tmp_path, monkeypatch):
+def test_every_program_is_made_once_and_ahead(together, run, digits, tmp_path, monkeypatch):
     """The step while weights are drawn, the probe when it is asked: a CPU has no time to spare."""
-    compiled, compile = [], Spread.compile
+    made, lower = [], Spread.lower
 
     def noting(self, *arguments):
-        compiled.append((self, threading.current_thread().name))
-        return compile(self, *arguments)
+        made.append((self, threading.current_thread().name))
+        return lower(self, *arguments)
 
     two = dataclasses.replace(run, losses=(Term(CrossEntropy()), Term(CrossEntropy(0.1), 0.1)))
-    monkeypatch.setattr(Spread, "compile", noting)
+    monkeypatch.setattr(Spread, "lower", noting)
     run_it(two, tmp_path / "teacher", digits, devices=2, **together)
-    ahead = [program for program, thread in compiled if thread.startswith("compile")]
+    ahead = [program for program, thread in made if thread.startswith("compile")]
     assert len(ahead) == (2 if together else 1)
-    assert len({id(program) for program, _ in compiled}) == len(compiled) == len(ahead) + 2
+    assert len({id(program) for program, _ in made}) == len(made) == len(ahead) + 2
 
 
 def test_an_idle_host_compiles_all_of_it_behind_the_first_steps(run, digits, tmp_path, monkeypatch):

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from kdjax.evaluation.load import Loaded
-from kdjax.models import infer
+from kdjax.models import Model, infer
+from kdjax.types import Outputs, Variables
 
 BATCHES = (1, 64)
 """Batch sizes measured: one image as in a service, many as in a queue."""
@@ -35,14 +36,18 @@ def latency_ms(networks: Mapping[str, Loaded], rounds: int = 50) -> dict[str, di
     return result
 
 
+@partial(jax.jit, static_argnums=0)  # networks of one kind share a program
+def _forward(model: Model, variables: Variables, images: jax.Array) -> Outputs:
+    return infer(model, variables, images)
+
+
 def _call(network: Loaded, size: int) -> Callable[[], jax.Array]:
     """One classification of `size` images, waited for; compiled before it is returned."""
-    forward = jax.jit(partial(infer, network.model))
     variables = jax.device_put(network.variables)
     images = jax.device_put(np.zeros((size, *network.info.shape), np.uint8))
 
     def call() -> jax.Array:
-        return forward(variables, images).logits.block_until_ready()
+        return _forward(network.model, variables, images).logits.block_until_ready()
 
     call()
     return call

@@ -46,8 +46,9 @@ class Work:
     @cached_property
     def probe(self) -> Probe:
         """The validation images that networks are looked at with."""
-        source = self.dataset.open("validation")
-        return Probe(source, self.job.devices, self.experiment.runtime.eval_batch_size)
+        source, classes = self.dataset.open("validation"), len(self.dataset.info.classes)
+        batch_size = self.experiment.runtime.eval_batch_size
+        return Probe(source, classes, self.job.devices, batch_size)
 
 
 @contextmanager

@@ -178,15 +178,17 @@ class Spread(Generic[T]):
 
     def compile(self, *arguments: Any) -> Any:
         """The program for arguments like these."""
-        return self.lower(*arguments).compile(compiler_options=_compiler_options())
+        return _compiled(self.lower(*arguments))
 
     def ahead(self, compiler: Executor, *shapes: Any) -> None:
-        """Have it compiled elsewhere for arguments of these shapes, to be there when it is called.
+        """Have it made elsewhere for arguments of these shapes, to be there when it is called.
 
-        Not with several processes, where pmap's program takes other arrays than pmap does.
+        A CPU only has it traced: XLA uses all cores for one program, and memory for each. Not with
+        several processes, where pmap's program takes other arrays than pmap does.
         """
         if jax.process_count() == 1:
-            self._ahead = compiler.submit(self.compile, *shapes)
+            make = self.lower if jax.default_backend() == "cpu" else self.compile
+            self._ahead = compiler.submit(make, *shapes)
 
     def __call__(self, *arguments: Any) -> T:
         """The result, under way."""
@@ -194,16 +196,23 @@ class Spread(Generic[T]):
             return self._mapped(*arguments)
         if self._compiled is None:
             ahead, self._ahead = self._ahead, None
-            self._compiled = ahead.result() if ahead else self.compile(*arguments)
+            made = ahead.result() if ahead else self.lower(*arguments)
+            self._compiled = _compiled(made) if isinstance(made, jax.stages.Lowered) else made
         return self._compiled(*arguments)
 
 
-EIGEN = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+def _compiled(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    return lowered.compile(compiler_options=_compiler_options())
+
+
+EIGEN: dict[str, str | bool] = {
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+}
 """Leaves convolutions on a CPU to Eigen, which makes most steps faster (docs/performance.md)."""
 
 
 @functools.cache
-def _compiler_options() -> dict[str, str]:
+def _compiler_options() -> dict[str, str | bool]:
     """For this backend. The name of the option is experimental: where XLA has none, it is left."""
     if jax.default_backend() != "cpu":
         return {}

@@ -32,10 +32,7 @@ class Programs:
         """The state with terms that are balanced."""
 
     def ahead(self, state: Any, fixed: Any, batch: Any) -> None:
-        """Begin to compile the step for arrays of these shapes, while the weights are drawn.
-
-        XLA lets go of the interpreter.
-        """
+        """Begin to make the step for arrays of these shapes, while the weights are drawn."""
         one = self._devices.shapes(state, fixed, batch)
         if self._balances:
             self.balance.ahead(self._compiler, *one)

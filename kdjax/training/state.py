@@ -1,7 +1,7 @@
 """What changes while a network is trained: arrays, and nothing else."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -74,20 +74,29 @@ def initial_variables(model: Model, shape: Sequence[int], key: Array) -> dict[st
 
     ValueError if the network has variables that a run could not keep.
     """
-    images = jnp.zeros((1, *shape), jnp.uint8)
-    variables: Any = _drawn(lambda key: model.init(key, images, train=False), key)
+    variables = _drawn(_variables, (model, tuple(shape)), key)
     _check_kept(type(model).__name__, variables)
     return variables
 
 
-def _drawn(init: Callable[[Array], T], key: Array) -> T:
-    """`init(key)` in a program that runs once, compiled in a third of the time for that.
+def _variables(model: Model, shape: tuple[int, ...], key: Array) -> dict[str, Any]:
+    variables: Any = model.init(key, jnp.zeros((1, *shape), jnp.uint8), train=False)
+    return variables
+
+
+def _drawn(init: Callable[..., T], of: tuple[Hashable, ...], key: Array) -> T:
+    """`init(*of, key)`, once compiled for as often as it is asked for: student and baseline are
+    drawn by one program.
 
     Only traced where no more than shapes are asked for.
     """
-    if isinstance(key, jax.core.Tracer):
-        return init(key)
-    return jax.jit(init, compiler_options={"xla_backend_optimization_level": 1})(key)
+    return init(*of, key) if isinstance(key, jax.core.Tracer) else _program(init, of, key)
+
+
+# It runs for milliseconds, so it is compiled in a third of the time.
+@partial(jax.jit, static_argnums=(0, 1), compiler_options={"xla_backend_optimization_level": 1})
+def _program(init: Callable[..., T], of: tuple[Hashable, ...], key: Array) -> T:
+    return init(*of, key)
 
 
 def _check_kept(name: str, variables: Variables) -> None:
@@ -143,9 +152,8 @@ def initial_adapters(
     key: Array,
 ) -> dict[str, Any]:
     """Variables of the losses that have any, by term name. ValueError if a tap does not fit."""
-    if not adapter_shapes(tuple(terms), student, teacher, tuple(shape)):
-        return {}
-    return _drawn(partial(_adapters, terms, student, teacher, shape), key)
+    of = tuple(terms), student, teacher, tuple(shape)
+    return _drawn(_adapters, of, key) if adapter_shapes(*of) else {}
 
 
 @functools.lru_cache(maxsize=64)  # a run asks when it is checked, and when it begins

@@ -66,8 +66,8 @@ FAULTS = (
     Fault(
         "probe-first-images-only",
         "evaluation/probe.py",
-        "np.linspace(0, len(source) - 1, min(IMAGES, len(source))).round().astype(int)",
-        "np.arange(min(IMAGES, len(source)))",
+        "np.linspace(0, len(source) - 1, count).round().astype(int)",
+        "np.arange(count)",
         "images of the first classes only",
         (
             "test_doubts.py::test_no_more_images_are_read_than_needed",
