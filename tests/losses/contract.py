@@ -33,6 +33,7 @@ from tests.losses.support import (
     on_devices,
     outputs,
     own_variables,
+    program_of,
     value,
 )
 from tests.support import TINY
@@ -75,8 +76,9 @@ class Spec:
     """Parameters whose slope is the small rest of large ones: rounding differs by machine."""
     slopes_only: tuple[str, ...] = ()
     """Fields that change no value, only the slope by a parameter, such as that of an adversary."""
-    trains_every_day: bool = False
-    """It is trained in the default suite too: one loss of each way to be part of the step."""
+    every_day: bool = False
+    """It is spread over devices and trained in the default suite too, and so on: one loss of each
+    way to be part of the step."""
     teaches: bool = True
     """Its value has a slope by the teacher's outputs."""
     training: Term | None = None
@@ -199,7 +201,12 @@ def contract(spec: Spec) -> type:
         ],
     )
 
-    every_day = (lambda test: test) if spec.trains_every_day else pytest.mark.slow
+    def every_day(test):
+        return test if spec.every_day else pytest.mark.slow(test)
+
+    def beyond_the_example(test):
+        """What can go wrong only where a loss sees more than one example at a time."""
+        return test if spec.every_day or kind.whole_batch else pytest.mark.slow(test)
 
     class Contract:
         def test_the_first_case_are_the_defaults(self):
@@ -234,6 +241,7 @@ def contract(spec: Spec) -> type:
             assert short.dtype == jnp.float32
             agree(short, long, tolerance=1e-6)
 
+        @beyond_the_example
         def test_the_number_of_devices_changes_nothing(self):
             # Sums in another order: what little is left of a kernel's before batch norm differs
             # by 1e-5 of it, and a device that was forgotten by as much as there is.
@@ -266,9 +274,18 @@ def contract(spec: Spec) -> type:
             ]
             assert any(moved) == kind.needs_label
 
-        def test_no_field_is_dead(self):
+        def test_every_field_is_read(self):
+            """Its program is another one."""
             fields = {f.name for f in dataclasses.fields(kind)} - {"parent", "name"}
             assert fields == set(spec.other_values), "give every field another value"
+            base = spec.changed or default
+            before = program_of(base)
+            assert program_of(base.clone()) == before
+            for name, other in spec.other_values.items():
+                assert program_of(base.clone(**{name: other})) != before, name
+
+        @pytest.mark.slow
+        def test_no_field_is_dead(self):
             base = spec.changed or default
             before = value(base, *example(), None, 2)
             for name, other in spec.other_values.items():
@@ -276,6 +293,7 @@ def contract(spec: Spec) -> type:
                 changed = not np.allclose(after, before, rtol=1e-3)
                 assert changed != (name in spec.slopes_only), name
 
+        @every_day
         def test_a_stopped_teacher_gets_no_gradient_and_changes_none(self):
             student, teacher, batch = example()
 
@@ -305,6 +323,7 @@ def contract(spec: Spec) -> type:
         def test_extremes_in_bfloat16_stay_finite(self):
             _check_extremes(default, "bfloat16")
 
+        @beyond_the_example
         @first_case
         def test_a_batch_of_one_stays_finite(self, loss):
             student, teacher, _ = example(1)

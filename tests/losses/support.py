@@ -1,6 +1,7 @@
 """Outputs to measure losses on, and the two ways to do it: ours, and finite differences."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -95,10 +96,39 @@ def own_variables(loss):
             drawn["memory"] = variables["memory"]
             step = quickly_compiled(functools.partial(loss.apply, rngs=rngs, mutable=list(MUTABLE)))
             drawn["memory"] = step(drawn, *example(EXAMPLES + 2))[1]["memory"]
-    if loss.reads_classifier:
-        kernel = rng.normal(size=(TEACHER_WIDTH, CLASSES)).astype(np.float32)
-        drawn["teacher"] = {"kernel": kernel, "bias": rng.normal(size=CLASSES).astype(np.float32)}
-    return drawn
+    return drawn | _classifier_of_teacher(loss)
+
+
+def program_of(loss):
+    """How it begins, and its slopes, as JAX writes them down: traced, and not compiled."""
+    loss = loss.for_examples(SPLIT)
+    rngs = {"params": KEY, "loss": KEY}
+
+    def begin(rngs, *data):
+        return loss.init(rngs, *data)
+
+    def slopes(variables, rngs, *data):
+        def total(student, params):
+            own = {**variables, "params": params}
+            return loss.apply(own, student, *data[1:], rngs=rngs, mutable=list(MUTABLE))[0].sum()
+
+        return jax.grad(total, argnums=(0, 1))(data[0], variables.get("params", {}))
+
+    data = rngs, *example()
+    variables = dict(jax.eval_shape(begin, *data)) | _classifier_of_teacher(loss)
+    spread = jax.vmap(slopes, in_axes=(None, None, 0, 0, 0), axis_name=AXIS)
+    parts = parts_of(example(), 1)
+    written = jax.make_jaxpr(begin)(*data), jax.make_jaxpr(spread)(variables, rngs, *parts)
+    numbers = [np.asarray(x).tolist() for jaxpr in written for x in jaxpr.consts]
+    return re.sub("0x[0-9a-f]+", "", f"{written} {numbers}")
+
+
+def _classifier_of_teacher(loss):
+    if not loss.reads_classifier:
+        return {}
+    rng = np.random.default_rng(4)
+    kernel = rng.normal(size=(TEACHER_WIDTH, CLASSES)).astype(np.float32)
+    return {"teacher": {"kernel": kernel, "bias": rng.normal(size=CLASSES).astype(np.float32)}}
 
 
 def with_params(loss, params):

@@ -1,5 +1,7 @@
 """Contrastive representation distillation: a bank by example, and negatives in expectation."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,7 +88,7 @@ TestCRD = contract(
         },
         reads=("embedding",),
         training=Term(CRD(negatives=1, width=4), 0.3),  # no row is a positive before epoch two
-        trains_every_day=True,
+        every_day=True,
     )
 )
 
@@ -94,6 +96,7 @@ TestCRD = contract(
 LOSS = CRD().for_examples(SPLIT)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def step(loss, variables, student, teacher, batch):
     """The value, and the variables after it."""
     rngs = {"loss": KEY}

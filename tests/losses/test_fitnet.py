@@ -43,7 +43,7 @@ TestFitNet = contract(
         },
         other_values={"stage": "flat", "teacher_stage": "flat", "sync_batch_norm": False},
         flat=("conv/bias",),
-        trains_every_day=True,
+        every_day=True,
     )
 )
 

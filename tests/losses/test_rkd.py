@@ -45,7 +45,7 @@ TestRKD = contract(
         },
         other_values={"distance": 100.0, "angle": 10.0},
         reads=("embedding",),
-        trains_every_day=True,
+        every_day=True,
     )
 )
 

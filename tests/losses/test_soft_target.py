@@ -22,7 +22,7 @@ TestSoftTarget = contract(
         formula,
         cases={"default": SoftTarget(), "at_one": SoftTarget(temperature=1.0)},
         other_values={"temperature": 2.0},
-        trains_every_day=True,
+        every_day=True,
     )
 )
 

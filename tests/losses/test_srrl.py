@@ -47,7 +47,7 @@ TestSRRL = contract(
         },
         other_values={"alpha": 3.0, "beta": 3.0, "relu": False, "sync_batch_norm": False},
         reads=("before/stage2",),
-        trains_every_day=True,
+        every_day=True,
     )
 )
 

@@ -33,7 +33,7 @@ TestVID = contract(
         },
         other_values={"stages": ("stage1",), "teacher_stages": ("half", "stage2")},
         training=Term(VID(), 100.0),
-        trains_every_day=True,
+        every_day=True,
     )
 )
 
