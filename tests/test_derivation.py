@@ -32,8 +32,8 @@ FLAT = {"resnet20": (1, 1, 1), "wrn_16_2": (1, 1, 1), "shuffle_v2": (1, 1, 1)}
 """A block a stage: how wide a network becomes does not hang on its depth."""
 BUDGETS = [
     ("vgg8", 0.9, parameter_count),
-    ("vgg8", 0.05, flops),
-    ("resnet20", 0.25, flops),
+    pytest.param("vgg8", 0.05, flops, marks=pytest.mark.slow),
+    pytest.param("resnet20", 0.25, flops, marks=pytest.mark.slow),
     ("wrn_16_2", 0.5, parameter_count),
     ("shuffle_v2", 0.25, flops),
 ]

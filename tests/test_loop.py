@@ -328,7 +328,7 @@ def numbers(lines: list[dict]) -> np.ndarray:
     return np.array([[x["step"], x["loss"], x["gradient_norm"]] for x in train])
 
 
-@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 8])
 def test_steps_that_are_started_together_are_the_same_steps(
     devices, run, digits, tmp_path, undisturbed
 ):
@@ -442,7 +442,10 @@ def test_a_job_log_gets_a_line_a_minute_where_validations_are_far_apart(monkeypa
     assert all("images/s  ETA " in line and line.startswith("teacher   step ") for line in lines)
 
 
-@pytest.mark.parametrize("together", [{}, TOGETHER], ids=["one by one", "together"])
+@pytest.mark.parametrize(
+    "together",
+    [pytest.param({}, id="one by one", marks=pytest.mark.slow), pytest.param(TOGETHER, id="all")],
+)
 def test_every_program_is_made_once_and_ahead(together, run, digits, tmp_path, monkeypatch):
     """The step while weights are drawn, the probe when it is asked: a CPU has no time to spare."""
     made, lower = [], Spread.lower

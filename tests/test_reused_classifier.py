@@ -149,7 +149,7 @@ def test_no_step_on_any_number_of_devices_changes_a_bit_of_the_classifier(backen
 @pytest.fixture(scope="module")
 def finished(data_directory, digits, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("reused") / "job"
-    fit = {"optimizer": DECAYED, "ema_decay": 0.9, "epochs": 8, "batch_size": 64}
+    fit = {"optimizer": DECAYED, "ema_decay": 0.9, "epochs": 4, "batch_size": 64}
     experiment = on_two(reuses(tiny_experiment(data_directory, **fit)))
     (workdir.parent / "experiment.json").write_text(to_json(experiment))
     distill(experiment, workdir, "kdjax distill")

@@ -109,6 +109,7 @@ def test_with_another_teacher_each_is_that_of_a_new_job(name, replaced, finished
         assert summary["models"][role] == {**tested, "latency_ms": latency[role]}
 
 
+@pytest.mark.slow
 def test_a_teacher_that_is_trained_again_leaves_nothing_of_the_old_one(
     data_directory, digits, tmp_path
 ):
