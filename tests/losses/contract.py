@@ -79,6 +79,8 @@ class Spec:
     every_day: bool = False
     """It is spread over devices and trained in the default suite too, and so on: one loss of each
     way to be part of the step."""
+    talks: bool = False
+    """To other devices, in code of its own: its batch norm is not that of other losses."""
     teaches: bool = True
     """Its value has a slope by the teacher's outputs."""
     training: Term | None = None
@@ -206,7 +208,8 @@ def contract(spec: Spec) -> type:
 
     def beyond_the_example(test):
         """What can go wrong only where a loss sees more than one example at a time."""
-        return test if spec.every_day or kind.whole_batch else pytest.mark.slow(test)
+        sees_more = spec.every_day or spec.talks or kind.whole_batch
+        return test if sees_more else pytest.mark.slow(test)
 
     class Contract:
         def test_the_first_case_are_the_defaults(self):

@@ -29,6 +29,7 @@ TestBYOT = contract(
     Spec(
         BYOT,
         formula,
+        talks=True,
         cases={
             "default": BYOT(),
             "labels_alone": BYOT(alpha=0.0, beta=0.0),

@@ -49,6 +49,7 @@ TestFT = contract(
     Spec(
         FT,
         formula,
+        talks=True,
         cases={
             "paraphrasing": FT(),
             "code": after(),

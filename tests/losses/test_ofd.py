@@ -54,6 +54,7 @@ TestOFD = contract(
     Spec(
         OFD,
         formula,
+        talks=True,
         cases={
             "default": OFD(),
             "paper": OFD(variant="paper"),
