@@ -27,7 +27,6 @@ from kdjax.training.items import digest
 from kdjax.training.log import MetricLog, Reporter
 from kdjax.training.loop import Diverged, Job, Preempted, fit
 from kdjax.training.parallel import Devices, Spread
-from kdjax.training.programs import Programs
 from kdjax.training.recipe import Recipe
 from kdjax.training.run_directory import RunDirectory, locked
 from tests.conftest import SPLITS
@@ -464,16 +463,23 @@ def test_every_program_is_made_once_and_ahead(together, run, digits, tmp_path, m
 
 def test_an_idle_host_compiles_all_of_it_behind_the_first_steps(run, digits, tmp_path, monkeypatch):
     """As with accelerators; and the run ends with the same bits."""
-    others, init = [], Programs.__init__
+    others, threads, init, compile = [], [], Devices.__init__, Spread.compile
 
-    def idle(self, *arguments):
-        init(self, *arguments)
-        self._idle_host = True
+    def idle(self, *arguments, **named):
+        init(self, *arguments, **named)
+        self.idle_host = True
+
+    def noting(self, *arguments):
+        threads.append(threading.current_thread().name)
+        return compile(self, *arguments)
 
     two = dataclasses.replace(run, losses=(Term(CrossEntropy()), Term(CrossEntropy(0.1), 0.1)))
     run_it(two, tmp_path / "busy", digits)
-    monkeypatch.setattr(Programs, "__init__", idle)
+    monkeypatch.setattr(Devices, "__init__", idle)
+    monkeypatch.setattr(Spread, "compile", noting)
     monkeypatch.setattr("tests.test_loop.AHEAD", (others.append,))
     run_it(two, tmp_path / "idle", digits)
     assert len(others) == 1
+    assert len(threads) == 2
+    assert all(name.startswith("compile") for name in threads)
     assert final(tmp_path / "idle") == final(tmp_path / "busy")

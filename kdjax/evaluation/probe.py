@@ -12,9 +12,9 @@ from kdjax.models import Ensemble
 from kdjax.training.parallel import Devices
 
 IMAGES = 512
-"""So many a teacher is looked at with, since the user waits: its accuracy is off by 2 points."""
+"""So many a teacher is looked at with: users wait, and 512 answers are sure to 2 points."""
 OF_A_CLASS = 2
-"""Or more, so many of each class: their order is read off one image and tried on another."""
+"""Or more, so many a class: their order is read off one half and tried on the other."""
 LOW = 0.5
 """Accuracy below which imported weights are tried with other normalisations."""
 BETTER = 0.1

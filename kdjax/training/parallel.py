@@ -41,6 +41,8 @@ class Devices:
         self.backend = backend
         self.all = jax.devices()[:count]
         self.local = [d for d in self.all if d.process_index == jax.process_index()]
+        # A CPU that trains has no time to spare, and no memory for two programs in the making.
+        self.idle_host = self.all[0].platform != "cpu"
         # pmap takes and returns arrays of this process; shard_map arrays of all processes.
         mesh = Mesh(np.array(self.local if backend == "pmap" else self.all), (AXIS,))
         self._replicated = NamedSharding(mesh, PartitionSpec())
@@ -113,7 +115,7 @@ class Devices:
 
     def spread(self, function: Callable[..., T], *, donate: bool) -> "Spread[T]":
         """`function(state, fixed, batch)` for all devices."""
-        return Spread(self._mapped(function, donate))
+        return Spread(self._mapped(function, donate), self.idle_host)
 
     def _mapped(self, function: Callable[..., T], donate: bool) -> Any:
         donated = (0,) if donate else ()
@@ -166,9 +168,9 @@ class Devices:
 class Spread(Generic[T]):
     """A function on all devices, compiled when it is first called, for the shapes it gets then."""
 
-    def __init__(self, mapped: Any) -> None:
+    def __init__(self, mapped: Any, idle_host: bool) -> None:
         """`mapped`: what `jax.pmap` or `jax.jit` returns."""
-        self._mapped = mapped
+        self._mapped, self._idle_host = mapped, idle_host
         self._compiled: Any = None
         self._ahead: Future[Any] | None = None
 
@@ -183,11 +185,11 @@ class Spread(Generic[T]):
     def ahead(self, compiler: Executor, *shapes: Any) -> None:
         """Have it made elsewhere for arguments of these shapes, to be there when it is called.
 
-        A CPU only has it traced: XLA uses all cores for one program, and memory for each. Not with
+        Where the host is not idle it is only traced: XLA uses all cores for one program. Not with
         several processes, where pmap's program takes other arrays than pmap does.
         """
         if jax.process_count() == 1:
-            make = self.lower if jax.default_backend() == "cpu" else self.compile
+            make = self.compile if self._idle_host else self.lower
             self._ahead = compiler.submit(make, *shapes)
 
     def __call__(self, *arguments: Any) -> T:

@@ -20,8 +20,6 @@ class Programs:
         """`together`: steps that are started at once."""
         self._devices, self._together = devices, together
         self._has_probe = len(recipe.terms) > 1
-        # A CPU that trains has no time to spare: steps would take longer by what is compiled.
-        self._idle_host = devices.all[0].platform != "cpu"
         self._balances = recipe.run.fit.balance is not None
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
         self._step = devices.spread(make_train_step(recipe), donate=True)
@@ -39,12 +37,12 @@ class Programs:
         if self._together > 1:
             self._steps.ahead(self._compiler, *one[:2], _repeated(one[2], self._together))
         self._step.ahead(self._compiler, *one)
-        if self._has_probe and self._idle_host:
+        if self._has_probe and self._devices.idle_host:
             self.probe.ahead(self._compiler, *one)
 
     def behind(self, others: Iterable[Callable[[Executor], None]]) -> None:
         """Have what else will be wanted compiled behind the first steps, where the host is idle."""
-        for compile in others if self._idle_host else ():
+        for compile in others if self._devices.idle_host else ():
             compile(self._compiler)
 
     def advance(self, steps: range) -> Spread[tuple[TrainState, Array]]:
