@@ -12,9 +12,10 @@ from kdjax.experiment.objective import Term
 from kdjax.experiment.optim import SGD, Constant
 from kdjax.losses import CrossEntropy, SoftTarget
 from kdjax.models import NAMED, Model, SmallCNN
+from kdjax.training.beginning import initial_state
 from kdjax.training.parallel import Devices
 from kdjax.training.recipe import Recipe
-from kdjax.training.state import Fixed, initial_adapters, initial_state, initial_variables
+from kdjax.training.state import Fixed, initial_adapters, initial_variables
 from kdjax.training.step import make_train_step
 from kdjax.types import Batch
 
@@ -40,8 +41,8 @@ def distillation_step(pair: Pair, batch: Batch, options: dict[str, str] | None) 
     run = Run(role="student", seed=0, data=Data(), model=pair.student, losses=terms, fit=fit)
     recipe, key = Recipe.of(run, pair.teacher, 50_000), jax.random.key(0)
     weights = [jax.device_get(initial_variables(model, pair.shape, key)) for model in pair[:2]]
-    adapters = initial_adapters(recipe.terms, pair.student, pair.teacher, pair.shape, key)
-    state = initial_state(weights[1], adapters, len(terms), recipe.optimizer(), ema=False)
+    adapters = initial_adapters(recipe.every, pair.student, pair.teacher, pair.shape, key)
+    state = initial_state(recipe, weights[1], adapters)
     devices = Devices(count=1)
     state = devices.replicate(jax.device_get(state))
     rest = Fixed(devices.replicate(weights[0])), devices.split(batch)

@@ -49,9 +49,10 @@ from kdjax.losses import (
 )
 from kdjax.models import NAMED, Ensemble, Model, ViT
 from kdjax.models.reused_classifier import reusing
+from kdjax.training.beginning import initial_state
 from kdjax.training.parallel import Devices
 from kdjax.training.recipe import Recipe
-from kdjax.training.state import Fixed, initial_adapters, initial_state, initial_variables
+from kdjax.training.state import Fixed, initial_adapters, initial_variables
 from kdjax.training.step import make_train_step
 from kdjax.types import Batch
 
@@ -78,8 +79,8 @@ class Program:
         still = Fit(batch_size=batch_size, optimizer=SGD(), schedule=Constant(peak=1e-9))
         run = Run(role="student", seed=0, data=Data(), model=student, losses=terms, fit=still)
         recipe, key = Recipe.of(run, TEACHER, EXAMPLES), jax.random.key(0)
-        adapters = initial_adapters(recipe.terms, student, TEACHER, SHAPE, key)
-        state = initial_state(weights(student), adapters, len(terms), recipe.optimizer(), ema=False)
+        adapters = initial_adapters(recipe.every, student, TEACHER, SHAPE, key)
+        state = initial_state(recipe, weights(student), adapters)
         devices = Devices(count=1)
         self.state = devices.replicate(jax.device_get(state))
         self.rest = (

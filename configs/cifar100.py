@@ -16,8 +16,14 @@ is after its last epoch. To choose on other images, at the cost of some accuracy
 
     --data.train 'train[:90%]' --data.validation 'train[90%:]'
 
-Methods of two stages, `ab`, `ft` and `fsp`, put 30 epochs in front; their student alone has them
-too. `fsp` and `kdsvd` need networks of equal widths, and refuse others.
+Methods of two stages have a phase of 30 epochs in front, at a constant rate: `ft` trains its
+paraphraser there, `ab` and `fsp` the student below its classifier; then a fresh optimizer begins
+with the protocol. Their student alone has the protocol only. `fsp` and `kdsvd` need networks of
+equal widths, and refuse others.
+
+A shorter run, with all else in proportion, drops of the rate, first phases and warm-ups of losses:
+
+    kdjax distill configs/cifar100.py --method ft --epochs 24
 
 Published numbers of other recipes than this one are marked so in their source.
 """
@@ -25,7 +31,19 @@ Published numbers of other recipes than this one are marked so in their source.
 from typing import Annotated, Literal, NamedTuple
 
 from kdjax.data.augment import Flip, PadCrop
-from kdjax.experiment import SGD, Data, Experiment, Fit, Published, Steps, Student, Teacher, Term
+from kdjax.experiment import (
+    SGD,
+    Constant,
+    Data,
+    Experiment,
+    Fit,
+    Phase,
+    Published,
+    Steps,
+    Student,
+    Teacher,
+    Term,
+)
 from kdjax.losses import (
     AB,
     CC,
@@ -49,6 +67,7 @@ from kdjax.losses import (
     CrossEntropy,
     FitNet,
     LogitStandardization,
+    Paraphraser,
     Ramp,
     ReviewKD,
     SemCKD,
@@ -79,23 +98,12 @@ PAIRS = (
 LABELS = Term(CrossEntropy())
 SOFT = Term(SoftTarget(temperature=4.0))
 
-FIRST = 30
-"""Epochs that come before the protocol's in methods of two stages."""
-STAGED = ("ab", "fsp", "ft")
-BEFORE = Ramp(start=1.0, stop=0.0, begin=FIRST, epochs=0.0)
-AFTER = Term(CrossEntropy(), 1.0, Ramp(begin=FIRST, epochs=0.0))
-# The paraphraser learns first, with weight one, and then the student, with the weight of the term.
-PARAPHRASED = Ramp(start=1 / 200, stop=1.0, begin=FIRST, epochs=0.0)
 
-
-def objectives(teacher: str, student: str) -> dict[str, tuple[Term, ...]]:
+def objectives(teacher: str, student: str, scale: float = 1.0) -> dict[str, tuple[Term, ...]]:
     """The objective of every method for this pair, one a line."""
-    mobile = student.startswith("mobilenet")
-    # The benchmark looks at MobileNetV2 after four of its seven stages.
-    ours = ("stage2", "stage3", "stage5", "stage7") if mobile else ()
-    theirs = ("stage1", "stage2", "stage3", "stage4") if mobile else ()
-    second = ours[1] if mobile else "stage2"
-    stem = ("stem", "stage1", "stage2", "stage3", *(("stage4",) if "vgg" in student else ()))
+    warm = Ramp(epochs=20.0 * scale)
+    ours, theirs = compared(student)
+    second = ours[1] if ours else "stage2"
     review = REVIEW_WEIGHT.get(student, 5.0)
     return {
         "kd": (Term(CrossEntropy(), 0.1), Term(SoftTarget(temperature=4.0), 0.9)),
@@ -106,17 +114,17 @@ def objectives(teacher: str, student: str) -> dict[str, tuple[Term, ...]]:
         "vid": (LABELS, Term(VID(stages=ours, teacher_stages=theirs), 1.0)),
         "rkd": (LABELS, Term(RKD(), 1.0)),
         "pkt": (LABELS, Term(PKT(), 30000.0)),
-        "ab": (AFTER, Term(AB(stages=ours, teacher_stages=theirs), 1.0, BEFORE)),
-        "ft": (AFTER, Term(FT(), 200.0, PARAPHRASED)),
-        "fsp": (AFTER, Term(FSP(stages=stem), 50.0, BEFORE)),
+        "ab": (LABELS,),  # after a first phase
+        "ft": (LABELS, Term(FT(), 200.0)),  # after a first phase
+        "fsp": (LABELS,),  # after a first phase
         "nst": (LABELS, Term(NST(stages=ours, teacher_stages=theirs), 50.0)),
         "crd": (LABELS, Term(CRD(), 0.8)),
         "crd+kd": (LABELS, SOFT, Term(CRD(), 0.8)),
         "kdsvd": (LABELS, Term(KDSVD(stages=ours, teacher_stages=theirs), 1.0)),
         "ickd": (LABELS, Term(ICKD(), 2.5)),
         "ofd": (LABELS, Term(OFD(stages=ours, teacher_stages=theirs), 0.001)),
-        "reviewkd": (LABELS, Term(ReviewKD(stages=ours, teacher_stages=theirs), review, Ramp())),
-        "dkd": (LABELS, Term(DKD(beta=dkd_beta(teacher, student)), 1.0, Ramp())),
+        "reviewkd": (LABELS, Term(ReviewKD(stages=ours, teacher_stages=theirs), review, warm)),
+        "dkd": (LABELS, Term(DKD(beta=dkd_beta(teacher, student)), 1.0, warm)),
         "dist": (LABELS, Term(DIST(), 1.0)),
         "ls": (Term(CrossEntropy(), 0.1), standardized(teacher, student)),
         "mlkd": (Term(CrossEntropy(), 0.1), Term(MLKD(), 0.9)),
@@ -125,6 +133,46 @@ def objectives(teacher: str, student: str) -> dict[str, tuple[Term, ...]]:
         "semckd": (LABELS, SOFT, Term(SemCKD(stages=ours, teacher_stages=theirs), 400.0)),
         "simkd": (Term(SimKD(), 1.0),),
     }
+
+
+def compared(student: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Stages of student and teacher, where not all of them: the benchmark looks at MobileNetV2
+    after four of its seven."""
+    if not student.startswith("mobilenet"):
+        return (), ()
+    return ("stage2", "stage3", "stage5", "stage7"), ("stage1", "stage2", "stage3", "stage4")
+
+
+def first_phase(method: str, student: str, scale: float) -> Phase | None:
+    """What a method of two stages does before the protocol, as in RepDistiller's `pretrain.py`."""
+    vgg = student.startswith("vgg")
+    ours, theirs = compared(student)
+    stem = ("stem", "stage1", "stage2", "stage3", *(("stage4",) if vgg else ()))
+    losses = {
+        "ab": Term(AB(stages=ours, teacher_stages=theirs)),
+        "ft": Term(Paraphraser()),
+        "fsp": Term(FSP(stages=stem)),
+    }
+    if method not in losses:
+        return None
+    rate = 0.01 if method == "ft" and not vgg else peak(student)
+    return Phase(
+        epochs=30.0 * scale,
+        losses=(losses[method],),
+        train=PARAPHRASER if method == "ft" else ("student", "adapters"),
+        freeze=() if method == "ft" else behind_the_features(student),
+        schedule=Constant(peak=rate),
+    )
+
+
+PARAPHRASER = ("adapters/ft/paraphraser", "adapters/ft/decoder")
+
+
+def behind_the_features(student: str) -> tuple[str, ...]:
+    """What comes after the maps that AB and FSP compare."""
+    last = {"mobilenet": "head", "shuffle_v2": "head", "wrn": "final_bn"}
+    found = [name for start, name in last.items() if student.startswith(start)]
+    return tuple(f"student/{name}" for name in ("classifier", *found))
 
 
 REVIEW_WEIGHT = {"resnet20": 0.6, "resnet32": 1.0, "shuffle_v2": 8.0}
@@ -226,24 +274,34 @@ def model(name: str) -> Model:
     return NAMED[name].clone(num_classes=100, mean=MEAN, std=STD)
 
 
-def fit(name: str, first: int = 0) -> Fit:
-    """The protocol, after `first` epochs of something else."""
-    light = name.startswith(("mobilenet", "shuffle"))
-    drops = tuple(float(first + epoch) for epoch in (150, 180, 210))
+def peak(name: str) -> float:
+    """The first learning rate."""
+    return 0.01 if name.startswith(("mobilenet", "shuffle")) else 0.05
+
+
+def fit(name: str, scale: float, method: str = "kd") -> Fit:
+    """The protocol, after what a method of two stages does before."""
+    drops = tuple(scale * epoch for epoch in (150, 180, 210))
+    schedule = Steps(peak=peak(name), epochs=drops, factor=0.1)
+    first = first_phase(method, name, scale)
+    frozen = PARAPHRASER if method == "ft" else ()
     return Fit(
-        epochs=240.0 + first,
+        epochs=scale * (240.0 if first is None else 270.0),
         batch_size=64,
         optimizer=SGD(momentum=0.9, nesterov=False, weight_decay=5e-4, decay="all"),
-        schedule=Steps(peak=0.01 if light else 0.05, epochs=drops, factor=0.1),
+        schedule=schedule,
+        phases=() if first is None else (first, Phase(freeze=frozen, schedule=schedule)),
     )
 
 
 def config(
     pair: Annotated[Literal[*PAIRS], "Teacher and student."] = "resnet32x4-resnet8x4",
     method: Annotated[Literal[*METHODS], "How the student learns from the teacher."] = "kd",
+    epochs: Annotated[float, "Of the protocol; all else is in proportion."] = 240.0,
 ) -> Experiment:
     """One cell."""
     teacher, student = pair.split("-")
+    scale = epochs / 240.0
     return Experiment(
         name=f"cifar100-{pair}-{method}",
         data=Data(
@@ -253,12 +311,12 @@ def config(
             test="test",
             augment=(PadCrop(padding=4), Flip()),
         ),
-        teacher=Teacher(model=model(teacher), fit=fit(teacher), checkpoint="latest"),
+        teacher=Teacher(model=model(teacher), fit=fit(teacher, scale), checkpoint="latest"),
         student=Student(
             model=model(student),
             reuse_classifier=method == "simkd",
-            fit=fit(student, FIRST if method in STAGED else 0),
-            losses=objectives(teacher, student)[method],
+            fit=fit(student, scale, method),
+            losses=objectives(teacher, student, scale)[method],
         ),
-        published=published(pair, method),
+        published=published(pair, method) if scale == 1.0 else None,
     )

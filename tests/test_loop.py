@@ -16,7 +16,7 @@ import pytest
 from kdjax.data.augment import Flip, PadCrop
 from kdjax.data.sources import DataSet
 from kdjax.evaluation.evaluate import Evaluate
-from kdjax.experiment import Fit, Run, Runtime
+from kdjax.experiment import Fit, Phase, Run, Runtime
 from kdjax.experiment.json import read_json
 from kdjax.experiment.objective import Term
 from kdjax.experiment.optim import SGD, AdamW, Constant, Cosine, Steps
@@ -228,6 +228,7 @@ EFFECTS = {
     "schedule": Cosine(peak=0.01),
     "clip_norm": 0.1,
     "ema_decay": 0.5,
+    "phases": (Phase(freeze=("student/conv1",)),),
     "eval_every": 0.5,
 }
 

@@ -18,9 +18,12 @@ from kdjax.experiment.optim import (
     Optimizer,
     Schedule,
     Steps,
-    decay_mask,
+    decayed,
+    everywhere,
+    is_kernel,
+    path_of,
 )
-from kdjax.models import SmallCNN
+from kdjax.models import NAMED
 
 PER_EPOCH, STEPS = 5.0, 50
 
@@ -163,15 +166,37 @@ def test_adamw_decays_apart_from_the_moments(decay):
     agree(quadratic_descent(optimizer, schedule, steps=8), expected)
 
 
-def test_kernels_are_the_arrays_with_two_or_more_axes():
-    params = jax.eval_shape(
-        SmallCNN().init, jax.random.key(0), jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.uint8)
-    )["params"]
-    mask = decay_mask("kernels")(params)
-    decayed = {path[-1].key for path, kept in jax.tree_util.tree_leaves_with_path(mask) if kept}
-    spared = {path[-1].key for path, kept in jax.tree_util.tree_leaves_with_path(mask) if not kept}
-    assert (decayed, spared) == ({"kernel"}, {"bias", "scale"})
-    assert decay_mask("all") is None
+def decays(model, shape) -> dict[str, bool]:
+    """By path, whether `decay="kernels"` touches it."""
+    variables = jax.eval_shape(
+        model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *shape), jnp.uint8)
+    )
+    params = jax.tree.map(lambda x: jnp.ones(x.shape), variables["params"])
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    decay = decayed(0.5, "kernels", everywhere)
+    updates, _ = decay.update(zeros, decay.init(params), params)
+    leaves = jax.tree_util.tree_leaves_with_path(updates)
+    values = {path_of(path): set(np.unique(leaf).tolist()) for path, leaf in leaves}
+    assert all(value in ({0.0}, {0.5}) for value in values.values())
+    return {path: value == {0.5} for path, value in values.items()}
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "deit_tiny_distilled", "convnext_tiny"])
+def test_kernels_alone_decay(name):
+    """No tokens, positions or scales, though they may have several axes."""
+    small = name == "small_cnn"
+    found = decays(NAMED[name], (8, 8, 1) if small else (224, 224, 3))
+    kernels = {path for path in found if path.endswith("/kernel")}
+    assert kernels
+    assert {path for path, kept in found.items() if kept} == kernels
+
+
+def test_positions_that_are_an_embedding_do_not_decay():
+    two = jnp.ones((2, 2))
+    assert is_kernel("words/embedding", two)
+    assert is_kernel("position_mlp/kernel", two)
+    assert not is_kernel("position_embedding/embedding", two)
+    assert not is_kernel("classifier/bias", jnp.ones(2))
 
 
 # --- Schedules at their edges ------------------------------------------------------------------

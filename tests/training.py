@@ -13,9 +13,10 @@ from kdjax.experiment.optim import Cosine
 from kdjax.losses import CrossEntropy, SoftTarget
 from kdjax.models import Model, SmallCNN
 from kdjax.students.first_weights import first_weights
+from kdjax.training.beginning import initial_state
 from kdjax.training.parallel import Devices, fetch
 from kdjax.training.recipe import Recipe
-from kdjax.training.state import Fixed, initial_adapters, initial_state, initial_variables
+from kdjax.training.state import Fixed, initial_adapters, initial_variables
 from kdjax.training.step import make_train_step
 from tests.support import TINY, tiny_fit
 
@@ -44,11 +45,10 @@ def fresh_variables(model: Model):
 
 def first_state(run: Run, recipe: Recipe):
     key = jax.random.key(3)
-    adapters = initial_adapters(recipe.terms, run.model, TEACHER, SHAPE, key)
+    adapters = initial_adapters(recipe.every, run.model, TEACHER, SHAPE, key)
     fresh = fresh_variables(run.model)
     variables = first_weights(TEACHER, random_teacher(), run.model, fresh, None, SHAPE, list)
-    ema = run.fit.ema_decay is not None
-    return initial_state(variables, adapters, len(recipe.terms), recipe.optimizer(), ema)
+    return initial_state(recipe, variables, adapters)
 
 
 def start(run: Run, recipe: Recipe):

@@ -78,7 +78,6 @@ def _random_answers(subject: Subject) -> dict[str, np.ndarray]:
 
 def _parts(subject: Subject) -> dict[str, Callable[[TrainState, Fixed, Batch], Any]]:
     run, teacher, seed = subject.run, subject.teacher, subject.run.seed
-    optimizer = subject.recipe.optimizer()
 
     def views(state: TrainState, fixed: Fixed, batch: Batch) -> Array:
         seen = augment(run.data.augment, seed, batch).image
@@ -101,8 +100,10 @@ def _parts(subject: Subject) -> dict[str, Callable[[TrainState, Fixed, Batch], A
         return jax.lax.pmean(gradients, AXIS)
 
     def update(state: TrainState, fixed: Fixed, batch: Batch) -> Any:
-        updates, moments = optimizer.update(state.params, state.optimizer, state.params)
-        return jax.tree.map(lambda x, u: x + u, state.params, updates), moments
+        moving = subject.recipe.stretch.moving(state.params)
+        optimizer = subject.recipe.transform(state.params)
+        updates, moments = optimizer.update(moving, state.optimizer, moving)
+        return jax.tree.map(lambda x, u: x + u, moving, updates), moments
 
     return {
         "augmentation": views,

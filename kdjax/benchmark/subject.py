@@ -16,9 +16,10 @@ from kdjax.experiment import Cache, Experiment, Run
 from kdjax.experiment.rules import validate
 from kdjax.experiment.runs import distilled, student_run
 from kdjax.models import Model
+from kdjax.training.beginning import initial_state
 from kdjax.training.parallel import Devices
 from kdjax.training.recipe import Recipe
-from kdjax.training.state import Fixed, TrainState, initial_adapters, initial_state
+from kdjax.training.state import Fixed, TrainState, initial_adapters
 from kdjax.training.state import initial_variables as fresh
 from kdjax.types import Batch, Variables
 
@@ -35,8 +36,9 @@ class Subject:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """The run in steps."""
-        return Recipe.of(self.run, self.teacher, len(self.source))
+        """The run in steps, in its last phase, which is the longest as a rule."""
+        recipe = Recipe.of(self.run, self.teacher, len(self.source))
+        return recipe.at(recipe.steps - 1)
 
     @cached_property
     def teacher_variables(self) -> Variables:
@@ -46,11 +48,9 @@ class Subject:
     def state(self) -> TrainState:
         """Of a fresh student, on the devices."""
         key, shape = jax.random.key(2), self.info.shape
-        adapters = initial_adapters(self.recipe.terms, self.run.model, self.teacher, shape, key)
+        adapters = initial_adapters(self.recipe.every, self.run.model, self.teacher, shape, key)
         variables = fresh(self.run.model, shape, key)
-        ema = self.run.fit.ema_decay is not None
-        terms, optimizer = len(self.recipe.terms), self.recipe.optimizer()
-        state = initial_state(variables, adapters, terms, optimizer, ema)
+        state = initial_state(self.recipe, variables, adapters)
         return self.devices.replicate(jax.device_get(state))
 
     @cached_property

@@ -1,10 +1,8 @@
 """What a preset means."""
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -17,11 +15,12 @@ from kdjax.evaluation.load import load
 from kdjax.evaluation.of_run import open_experiment_data
 from kdjax.experiment import Experiment, Run
 from kdjax.experiment.json import to_json
-from kdjax.experiment.objective import for_examples, term_names
 from kdjax.experiment.runs import baseline_run, chain, field_of, teacher_run
 from kdjax.models import Model
-from kdjax.models.summary import flops, output_shapes, parameter_count, stage_shapes
+from kdjax.models.summary import Shape, flops, output_shapes, parameter_count, stage_shapes
+from kdjax.training.beginning import shapes
 from kdjax.training.parallel import Devices
+from kdjax.training.parts import count_of
 from kdjax.training.recipe import Recipe
 from kdjax.training.state import adapter_shapes
 
@@ -48,9 +47,16 @@ def _explain(experiment: Experiment) -> Iterator[Table | Text]:
     runs += [baseline_run(experiment, teacher.model, info.shape)] if experiment.baseline else []
     runs += [run for run, _ in links]
     models = {"teacher": teacher.model, **{run.role: run.model for run, _ in links}}
+    taught = {run.role: teaching for run, teaching in links}
     yield _networks(models, info.shape)
+    examples = info.sizes["train"]
     for run, teaching in links:
-        yield _terms(run, teaching, info)
+        recipe = Recipe.of(run, teaching, examples)
+        for stretch in recipe.stretches:
+            yield _terms(recipe.at(stretch.first), teaching, info)
+    for run in runs:
+        if run.fit.phases:
+            yield _phases(Recipe.of(run, taught.get(run.role), examples), info.shape)
     yield _schedule(runs, info.sizes["train"], devices)
     theirs = experiment.published
     if theirs is not None:
@@ -76,27 +82,51 @@ def _networks(models: Mapping[str, Model], shape: tuple[int, int, int]) -> Table
     return table
 
 
-def _terms(run: Run, teacher: Model, info: DataInfo) -> Table:
-    """The recipe of the distillation: what each loss compares, through which adapter."""
-    table = titled(f"losses of the {run.role}")
+def _terms(recipe: Recipe, teacher: Model, info: DataInfo) -> Table:
+    """What each loss of a phase compares, through which adapter."""
+    run, stretch, shape = recipe.run, recipe.stretch, info.shape
+    several = f", phase {recipe.number + 1}" if len(recipe.stretches) > 1 else ""
+    table = titled(f"losses of the {run.role}{several}")
     for column in ("term", "weight", "compares (student ← teacher)"):
         table.add_column(column)
     table.add_column("adapter parameters", justify="right")
-    shape = info.shape
-    terms = for_examples(run.losses, info.sizes["train"])
-    adapters = adapter_shapes(terms, run.model, teacher, shape)
+    adapters = adapter_shapes(recipe.every, run.model, teacher, shape)
     student, target = output_shapes(run.model, shape), output_shapes(teacher, shape)
-    for name, term in zip(term_names(terms), terms, strict=True):
+    for name, adapter, term in zip(stretch.names, stretch.adapters, stretch.terms, strict=True):
         taps = [
             f"{ours} {_by(student.features[ours])} ← {theirs} {_by(target.features[theirs])}"
             for ours, theirs in term.loss.taps(student, target)
         ]
-        leaves = jax.tree.leaves(adapters.get(name, {}).get("params", {}))
-        count = sum(math.prod(leaf.shape) for leaf in leaves)
+        count = count_of(adapters.get(adapter, {}).get("params", {}))
         ramp = term.schedule
         moves = f" × {ramp.start:g}…{ramp.stop:g} ({ramp.shape})" if ramp else ""
         reads = "\n".join(taps) or "outputs"
         table.add_row(name, f"{term.weight:g}{moves}", reads, f"{count:,}")
+    return table
+
+
+def _phases(recipe: Recipe, shape: Shape) -> Table:
+    """What each phase of a run trains, and how."""
+    table = titled(f"phases of the {recipe.run.role}")
+    for column in ("", "steps", "trained", "frozen"):
+        table.add_column(column, justify="right")
+    for column in ("trains", "optimizer", "learning rate"):
+        table.add_column(column, overflow="fold")
+    params = shapes(recipe, shape).params
+    for stretch in recipe.stretches:
+        part = recipe.at(stretch.first)
+        phase, trained = stretch.phase, count_of(stretch.moving(params))
+        without = f"\nbut {', '.join(phase.freeze)}" if phase.freeze else ""
+        rates = [part.schedule()(step) for step in (stretch.first, stretch.stop - 1)]
+        table.add_row(
+            f"{part.number + 1}",
+            f"{stretch.first:,} to {stretch.stop:,}",
+            f"{trained:,}",
+            f"{count_of(params) - trained:,}",
+            ", ".join(phase.train) + without,
+            type(part.optimizer).__name__,
+            f"{float(rates[0]):.3g} … {float(rates[1]):.3g}",
+        )
     return table
 
 

@@ -28,4 +28,6 @@ from kdjax.experiment.optim import Decay as Decay
 from kdjax.experiment.optim import Optimizer as Optimizer
 from kdjax.experiment.optim import Schedule as Schedule
 from kdjax.experiment.optim import Steps as Steps
+from kdjax.experiment.phases import Group as Group
+from kdjax.experiment.phases import Phase as Phase
 from kdjax.students.derive import Derive as Derive

@@ -6,6 +6,7 @@ from typing import Literal
 from kdjax.data.augment import Augmentation
 from kdjax.experiment.objective import Term
 from kdjax.experiment.optim import SGD, Cosine, Optimizer, Schedule
+from kdjax.experiment.phases import Phase
 from kdjax.losses import CrossEntropy, SoftTarget
 from kdjax.models import Model, SmallCNN
 from kdjax.students.derive import Derive
@@ -61,8 +62,11 @@ class Fit:
     """How gradients become updates."""
     schedule: Schedule = field(default_factory=Cosine)
     """Learning rate over time."""
+    phases: tuple[Phase, ...] = ()
+    """Parts of the fit, one after the other, that train different things or by different losses;
+    none: one phase that trains everything."""
     clip_norm: float | None = None
-    """Scale the gradient down to this global norm; None: never."""
+    """Scale the network's gradient, and the adapters', down to this norm; None: never."""
     ema_decay: float | None = None
     """Keep an exponential moving average of the weights with this decay per step; None: do not."""
     ema_teacher: bool = False

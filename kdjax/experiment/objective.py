@@ -32,6 +32,22 @@ def for_examples(terms: Sequence[Term], examples: int) -> tuple[Term, ...]:
     return tuple(replace(term, loss=term.loss.for_examples(examples)) for term in terms)
 
 
+def joined(objectives: Sequence[Sequence[Term]]) -> tuple[tuple[Term, ...], list[list[int]]]:
+    """The terms of several objectives, each loss once, and which of them each objective has.
+
+    A loss that occurs twice in one objective is two.
+    """
+    every: dict[tuple[Loss, int], Term] = {}
+    places = []
+    for terms in objectives:
+        losses = [term.loss for term in terms]
+        keys = [(loss, losses[:i].count(loss)) for i, loss in enumerate(losses)]
+        for key, term in zip(keys, terms, strict=True):
+            every.setdefault(key, term)
+        places.append([list(every).index(key) for key in keys])
+    return tuple(every.values()), places
+
+
 def term_names(terms: Sequence[Term]) -> tuple[str, ...]:
     """One log name a term: the loss's in snake case, numbered where it occurs again."""
     names: list[str] = []
@@ -40,3 +56,9 @@ def term_names(terms: Sequence[Term]) -> tuple[str, ...]:
         count = sum(name == base or name.startswith(f"{base}_") for name in names)
         names.append(f"{base}_{count + 1}" if count else base)
     return tuple(names)
+
+
+def adapter_names(terms: Sequence[Term]) -> tuple[str, ...]:
+    """Where each term has its parameters: under its own name, unless it shares another's."""
+    names = zip(terms, term_names(terms), strict=True)
+    return tuple(term.loss.adapter or name for term, name in names)

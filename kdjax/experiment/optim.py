@@ -1,5 +1,6 @@
 """Optimizers and learning-rate schedules, as values that build Optax transformations."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -7,11 +8,25 @@ from typing import Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array
 
 from kdjax.checks import require
 
 Decay = Literal["all", "kernels"]
-"""What weight decay touches: every trainable array, or only those with two or more axes."""
+"""What weight decay touches: every array that is trained, or kernels alone: those of two or more
+axes that are no tokens, positions or scales, as in timm and DeiT."""
+
+Share = Callable[[str], float]
+"""From the path of a parameter, `student/stem/kernel`, to what a number is multiplied by there."""
+
+NO_KERNEL = re.compile(r"token|position|scale|pos_embed|relative_bias")
+"""In the paths of arrays that have two or more axes and are no kernels."""
+
+
+def everywhere(path: str) -> float:
+    """The share of all parameters that are treated alike."""
+    del path
+    return 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,10 +146,12 @@ class SGD:
         _check_decay(self.weight_decay)
         _check_momentum("momentum", self.momentum)
 
-    def transform(self, rate: optax.Schedule) -> optax.GradientTransformation:
-        """Gradients to updates."""
+    def transform(
+        self, rate: optax.Schedule, share: Share = everywhere
+    ) -> optax.GradientTransformation:
+        """Gradients to updates; `share` is that of the weight decay."""
         return optax.chain(
-            optax.add_decayed_weights(self.weight_decay, mask=decay_mask(self.decay)),
+            decayed(self.weight_decay, self.decay, share),
             optax.sgd(rate, momentum=self.momentum or None, nesterov=self.nesterov),
         )
 
@@ -163,15 +180,14 @@ class AdamW:
         _check_momentum("b2", self.b2)
         require("eps", self.eps, self.eps > 0, "positive")
 
-    def transform(self, rate: optax.Schedule) -> optax.GradientTransformation:
-        """Gradients to updates."""
-        return optax.adamw(
-            rate,
-            b1=self.b1,
-            b2=self.b2,
-            eps=self.eps,
-            weight_decay=self.weight_decay,
-            mask=decay_mask(self.decay),
+    def transform(
+        self, rate: optax.Schedule, share: Share = everywhere
+    ) -> optax.GradientTransformation:
+        """Gradients to updates; `share` is that of the weight decay."""
+        return optax.chain(
+            optax.scale_by_adam(b1=self.b1, b2=self.b2, eps=self.eps),
+            decayed(self.weight_decay, self.decay, share),
+            optax.scale_by_learning_rate(rate),
         )
 
 
@@ -203,22 +219,27 @@ class DOT:
         room = min(self.momentum, 1 - self.momentum)
         require("delta", self.delta, 0 <= self.delta < room, f"in [0, {room:g})")
 
-    def transform(self, rate: optax.Schedule) -> optax.GradientTransformationExtraArgs:
-        """Gradients to updates; wants the task's own gradient as `task` beside the whole one."""
-        decayed = optax.add_decayed_weights(self.weight_decay, mask=decay_mask(self.decay))
+    def transform(
+        self, rate: optax.Schedule, share: Share = everywhere
+    ) -> optax.GradientTransformationExtraArgs:
+        """Gradients to updates; wants the task's own gradient as `task` beside the whole one.
+
+        `share` is that of the weight decay.
+        """
+        decay = decayed(self.weight_decay, self.decay, share)
         slow, fast = self.momentum - self.delta, self.momentum + self.delta
 
         def init(params: Any) -> Any:
             zeros = jax.tree.map(jnp.zeros_like, params)
-            return {"task": zeros, "distil": zeros, "decay": decayed.init(params)}
+            return {"task": zeros, "distil": zeros}
 
         def update(gradients: Any, state: Any, params: Any = None, *, task: Any, **_: Any) -> Any:
             distil = jax.tree.map(jnp.subtract, gradients, task)
-            task, decay = decayed.update(task, state["decay"], params)
+            task, _ = decay.update(task, optax.EmptyState(), params)
             task = jax.tree.map(lambda v, g: slow * v + g, state["task"], task)
             distil = jax.tree.map(lambda v, g: fast * v + g, state["distil"], distil)
             both = jax.tree.map(jnp.add, task, distil)
-            return both, {"task": task, "distil": distil, "decay": decay}
+            return both, {"task": task, "distil": distil}
 
         return optax.chain(
             optax.GradientTransformationExtraArgs(init, update), optax.scale_by_learning_rate(rate)
@@ -228,8 +249,51 @@ class DOT:
 Optimizer = SGD | AdamW | DOT
 
 
-def decay_mask(decay: Decay) -> Callable[[Any], Any] | None:
-    """The tree of booleans Optax asks for; None decays everything."""
-    if decay == "all":
-        return None
-    return lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
+def decayed(weight_decay: float, decay: Decay, share: Share) -> optax.GradientTransformation:
+    """Adds `weight_decay · share(path) · parameter` to the updates of what decays."""
+
+    def update(updates: Any, params: Any) -> Any:
+        def one(path: Any, update: Array, parameter: Array) -> Array:
+            factor = weight_decay * share(path_of(path))
+            if decay == "all" or is_kernel(path_of(path), parameter):
+                return update + factor * parameter
+            return update
+
+        return jax.tree_util.tree_map_with_path(one, updates, params)
+
+    return optax.stateless(update)
+
+
+def scaled(share: Share) -> optax.GradientTransformation:
+    """Multiplies updates by the share of their paths: learning rates that differ."""
+
+    def update(updates: Any, params: Any) -> Any:
+        del params
+
+        def one(path: Any, update: Array) -> Array:
+            return update * share(path_of(path))
+
+        return jax.tree_util.tree_map_with_path(one, updates)
+
+    return optax.stateless(update)
+
+
+def clipped_apart(norm: float) -> optax.GradientTransformation:
+    """Scales the gradients of the network, and those of adapters, down to this global norm each."""
+
+    def update(updates: Any, params: Any) -> Any:
+        del params
+        clip = optax.clip_by_global_norm(norm)
+        return {of: clip.update(part, optax.EmptyState())[0] for of, part in updates.items()}
+
+    return optax.stateless(update)
+
+
+def is_kernel(path: str, parameter: Array) -> bool:
+    """Whether an array is one that `decay="kernels"` touches."""
+    return parameter.ndim > 1 and (path.endswith("/kernel") or not NO_KERNEL.search(path))
+
+
+def path_of(keys: Any) -> str:
+    """`student/stem/kernel`: what JAX calls the way to a leaf."""
+    return jax.tree_util.keystr(keys, simple=True, separator="/")

@@ -2,11 +2,22 @@
 
 import dataclasses
 import math
+from collections.abc import Iterator
 
 from kdjax.checks import require, within
 from kdjax.data.augment import Augmentation
-from kdjax.experiment.fields import ASSISTANTS, Cache, Data, Experiment, Fit, Runtime, Student
+from kdjax.experiment.fields import (
+    ASSISTANTS,
+    Cache,
+    Data,
+    Experiment,
+    Fit,
+    Runtime,
+    Student,
+    Teacher,
+)
 from kdjax.experiment.objective import Term
+from kdjax.experiment.phases import Phase, spans
 from kdjax.models.check import check_model
 from kdjax.models.summary import Shape
 
@@ -25,8 +36,9 @@ def validate(experiment: Experiment) -> None:
         check_model("teacher.model", experiment.teacher.model)
         _check_fit("teacher.fit", experiment.teacher.fit)
         learns = experiment.teacher.fit.ema_teacher
-        _check_losses("teacher.losses", experiment.teacher.losses, data, has_teacher=learns)
-        _check_projector("teacher.losses", experiment.teacher.losses, reuses=False)
+        for where, losses in _objectives("teacher", experiment.teacher):
+            _check_losses(where, losses, data, has_teacher=learns)
+            _check_projector(where, losses, reuses=False)
     most = len(ASSISTANTS)
     few = len(experiment.assistants) <= most
     require("assistants", len(experiment.assistants), few, f"at most {most} of them")
@@ -59,16 +71,19 @@ def check_unlabelled(experiment: Experiment) -> None:
             f"baseline: it learns from labels alone, and {without}; set baseline to False."
         )
     students = [*_numbered(experiment.assistants), ("student", experiment.student)]
-    objectives = {where: student.losses for where, student in students}
+    learners: list[tuple[str, Teacher | Student]] = [*students]
     if experiment.teacher.run is None:
-        objectives["teacher"] = experiment.teacher.losses
-    for where, losses in objectives.items():
-        needy = {i: type(term.loss).__name__ for i, term in enumerate(losses)}
-        needy = {i: name for i, name in needy.items() if losses[i].loss.needs_label}
-        if needy:
-            terms = ", ".join(f"{where}.losses.{i} ({name})" for i, name in needy.items())
-            remedy = "name a trained one by teacher.run" if where == "teacher" else "remove them"
-            raise ValueError(f"{terms}: read labels, and {without}; {remedy}.")
+        learners.append(("teacher", experiment.teacher))
+    for who, learner in learners:
+        terms = [
+            f"{where}.{i} ({type(term.loss).__name__})"
+            for where, losses in _objectives(who, learner)
+            for i, term in enumerate(losses)
+            if term.loss.needs_label
+        ]
+        if terms:
+            remedy = "name a trained one by teacher.run" if who == "teacher" else "remove them"
+            raise ValueError(f"{', '.join(terms)}: read labels, and {without}; {remedy}.")
     for where, student in students:
         if student.model is None and student.derive.inherit:
             labels = student.derive.importance != "taylor"
@@ -89,8 +104,32 @@ def _check_student(where: str, student: Student, data: Data) -> None:
     _check_fit(f"{where}.fit", student.fit)
     taught = not student.fit.ema_teacher
     require(f"{where}.fit.ema_teacher", True, taught, "False: a student has a teacher already")
-    _check_losses(f"{where}.losses", student.losses, data, has_teacher=True)
-    _check_projector(f"{where}.losses", student.losses, reuses=student.reuse_classifier)
+    for objective, losses in _objectives(where, student):
+        _check_losses(objective, losses, data, has_teacher=True)
+        _check_projector(objective, losses, reuses=student.reuse_classifier)
+    _check_prepared(where, student)
+
+
+def _objectives(where: str, learner: Teacher | Student) -> Iterator[tuple[str, tuple[Term, ...]]]:
+    """The losses of a network, and those of its phases, with the names of their fields."""
+    yield f"{where}.losses", learner.losses
+    for i, phase in enumerate(learner.fit.phases):
+        if phase.losses is not None:
+            yield f"{where}.fit.phases.{i}.losses", phase.losses
+
+
+def _check_prepared(where: str, student: Student) -> None:
+    """A loss that reads what another one trains comes after it."""
+    before: set[type] = set()
+    for phase in student.fit.phases or (Phase(),):
+        kinds = {type(term.loss) for term in phase.losses or student.losses}
+        for kind in kinds:
+            if kind.prepared_by is not None and kind.prepared_by not in before:
+                raise ValueError(
+                    f"{where}.fit.phases: {kind.__name__} reads what {kind.prepared_by.__name__} "
+                    "trains in a phase before, and there is none; configs/cifar100.py has both."
+                )
+        before |= kinds
 
 
 def _check_finite(where: str, value: object) -> None:
@@ -164,11 +203,17 @@ def _check_fit(where: str, fit: Fit) -> None:
         fit.optimizer.check()
     if fit.clip_norm is not None:
         require(f"{where}.clip_norm", fit.clip_norm, fit.clip_norm > 0, "positive, or None")
-    if fit.clip_norm is not None and fit.optimizer.splits_task:
-        raise ValueError(
-            f"{where}.clip_norm: {type(fit.optimizer).__name__} takes the gradient "
-            "apart, which clipping would upset; leave it None, or choose another optimizer."
-        )
+    with within(where):
+        spans(fit.phases, fit.epochs)
+    for i, phase in enumerate(fit.phases):
+        with within(f"{where}.phases.{i}"):
+            phase.check()
+    for optimizer in (fit.optimizer, *(phase.optimizer for phase in fit.phases)):
+        if fit.clip_norm is not None and optimizer is not None and optimizer.splits_task:
+            raise ValueError(
+                f"{where}.clip_norm: {type(optimizer).__name__} takes the gradient apart, which "
+                "clipping would upset; leave it None, or choose another optimizer."
+            )
     if fit.ema_teacher and fit.ema_decay is None:
         raise ValueError(
             f"{where}.ema_teacher: there is no moving average; give {where}.ema_decay, such as "

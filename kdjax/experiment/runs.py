@@ -1,16 +1,19 @@
 """From an experiment to the training runs it consists of. Pure: no files, no devices."""
 
 import functools
+from dataclasses import replace
 
 from kdjax.experiment.fields import (
     ASSISTANTS,
     Cache,
     Experiment,
+    Fit,
     Run,
     Student,
     TeacherReference,
 )
 from kdjax.experiment.objective import Term
+from kdjax.experiment.phases import spans
 from kdjax.losses import CrossEntropy
 from kdjax.models import Ensemble, Model, ReusedClassifier
 from kdjax.models.reused_classifier import reusing
@@ -88,7 +91,7 @@ def teacher_run(experiment: Experiment) -> Run:
 def baseline_run(experiment: Experiment, teacher: Model, shape: Shape) -> Run:
     """The student's network and schedule, from fresh weights, on the labels alone.
 
-    Its classifier is its own.
+    Its classifier is its own, and it has the phases in which labels count.
     """
     student, _ = chain(experiment, teacher, shape)[-1]
     model = student.model
@@ -98,8 +101,27 @@ def baseline_run(experiment: Experiment, teacher: Model, shape: Shape) -> Run:
         data=experiment.data,
         model=model.network() if isinstance(model, ReusedClassifier) else model,
         losses=(Term(CrossEntropy()),),
-        fit=experiment.student.fit,
+        fit=_alone(experiment.student),
     )
+
+
+def _alone(student: Student) -> Fit:
+    """The phases of a student's fit in which labels count; all of them, if they count in none."""
+    fit = student.fit
+    if not fit.phases:
+        return fit
+    placed = [
+        span._replace(phase=span.phase.without_adapters())
+        for span in spans(fit.phases, fit.epochs)
+        if any(not term.loss.needs_teacher for term in span.phase.losses or student.losses)
+    ]
+    placed = [span for span in placed if span.phase.train]
+    if not placed:
+        return replace(fit, phases=())
+    *before, last = placed
+    phases = [replace(phase, epochs=end - begin) for phase, begin, end in before]
+    epochs = sum(end - begin for _, begin, end in placed)
+    return replace(fit, epochs=epochs, phases=(*phases, replace(last.phase, epochs=None)))
 
 
 def student_run(

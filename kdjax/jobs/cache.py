@@ -16,7 +16,6 @@ from kdjax.data.sources import DataInfo, Source
 from kdjax.evaluation.load import Loaded, as_teacher
 from kdjax.evaluation.of_run import open_data, open_experiment_data
 from kdjax.experiment import Experiment, Run
-from kdjax.experiment.objective import for_examples
 from kdjax.experiment.rules import validate
 from kdjax.experiment.runs import distilled, field_of, student_run
 from kdjax.models import Model
@@ -46,7 +45,7 @@ def check(run: Run, teacher: Model, info: DataInfo) -> None:
             f"teacher.cache.top_k: {k}, but the teacher knows {classes} classes; give at least 1 "
             "and fewer than that, or leave it out."
         )
-    terms = for_examples(run.losses, info.sizes["train"])
+    terms = Recipe.of(run, teacher, info.sizes["train"]).every
     where = f"{field_of(run.role)}.losses"
     check_reads(where, terms, run.cache, run.model, teacher, info.shape)
 

@@ -8,23 +8,26 @@ from pathlib import Path
 
 import jax
 
+from kdjax.checks import within
 from kdjax.data.sources import DataSet
 from kdjax.evaluation.load import Loaded, as_teacher
 from kdjax.evaluation.of_run import open_experiment_data
 from kdjax.evaluation.probe import Probe
 from kdjax.experiment import Experiment, Fit, Run
 from kdjax.experiment.json import to_dict
-from kdjax.experiment.objective import for_examples
 from kdjax.experiment.rules import check_views, validate
 from kdjax.experiment.runs import baseline_run, chain, field_of, teacher_run
 from kdjax.jobs import cache
+from kdjax.models import Model
+from kdjax.training.beginning import shapes
 from kdjax.training.log import Reporter
 from kdjax.training.loop import Job
 from kdjax.training.parallel import Devices, set_up_compilation_cache
+from kdjax.training.parts import paths
 from kdjax.training.preemption import Preemption
 from kdjax.training.processes import connect, from_first
+from kdjax.training.recipe import Recipe
 from kdjax.training.run_directory import RunDirectory, locked, write_json
-from kdjax.training.state import adapter_shapes
 
 
 @dataclass(frozen=True)
@@ -86,16 +89,19 @@ def _check(work: Work) -> None:
     experiment, info = work.experiment, work.dataset.info
     if work.named is None:
         _check_batch(work, "teacher", experiment.teacher.fit)
+        _check_phases(work, teacher_run(experiment), None)
         _check_directory(work, teacher_run(experiment))
     model = work.named.model if work.named else experiment.teacher.model
     check_views(experiment.data, info.shape)
     for run, teaching in chain(experiment, model, info.shape):
         _check_batch(work, field_of(run.role), run.fit)
-        terms = for_examples(run.losses, info.sizes["train"])
-        adapter_shapes(terms, run.model, teaching, info.shape)
+        _check_phases(work, run, teaching)
         cache.check(run, teaching, info)
         _check_directory(work, run)
-    _check_directory(work, baseline_run(experiment, model, info.shape))
+    alone = baseline_run(experiment, model, info.shape)
+    if experiment.baseline:
+        _check_phases(work, alone, None)
+    _check_directory(work, alone)
 
 
 def _check_batch(work: Work, where: str, how: Fit) -> None:
@@ -105,6 +111,15 @@ def _check_batch(work: Work, where: str, how: Fit) -> None:
         raise ValueError(
             f"{field}: {how.batch_size} is more than the {examples} training examples."
         )
+
+
+def _check_phases(work: Work, run: Run, teacher: Model | None) -> None:
+    """Whether what its losses compare, and what its phases train, is there."""
+    recipe = Recipe.of(run, teacher, work.dataset.info.sizes["train"])
+    params = shapes(recipe, work.dataset.info.shape).params
+    for i, phase in enumerate(run.fit.phases):
+        with within(f"{field_of(run.role)}.fit.phases.{i}"):
+            phase.check_paths(list(paths(params)))
 
 
 def _check_directory(work: Work, run: Run) -> None:

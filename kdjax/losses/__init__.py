@@ -17,6 +17,7 @@ from kdjax.losses.dml import DML as DML
 from kdjax.losses.fitnet import FitNet as FitNet
 from kdjax.losses.fsp import FSP as FSP
 from kdjax.losses.ft import FT as FT
+from kdjax.losses.ft import Paraphraser as Paraphraser
 from kdjax.losses.hard_target import HardTarget as HardTarget
 from kdjax.losses.ickd import ICKD as ICKD
 from kdjax.losses.kdsvd import KDSVD as KDSVD
@@ -65,6 +66,7 @@ Loss = (
     | FSP
     | VID
     | KDSVD
+    | Paraphraser
     | FT
     | CRD
     | ContrastiveQueue

@@ -22,9 +22,8 @@ class AB(StagesLoss):
     convolution without bias and batch norm. Maps of different sizes: the larger is average-pooled
     to the smaller.
 
-    It prepares a student, which cross-entropy then trains alone. Usual weight: 1 for 30 epochs,
-    with `Ramp(start=1, stop=0, begin=30, epochs=0)`, and `Ramp(begin=30, epochs=0)` for the
-    cross-entropy. The authors begin with a new optimizer and learning rate at that point.
+    It prepares a student, which cross-entropy then trains alone: the objective of a first phase
+    that leaves out the classifier. Usual weight: 1, for 30 epochs.
     """
 
     margin: float = 1.0

@@ -41,6 +41,10 @@ class DistillationLoss(nn.Module):
     """The loss reads the label, so every training image must have one."""
     reads_classifier: ClassVar[bool] = False
     """The loss uses the teacher's last layer: `teacher_classifier`."""
+    adapter: ClassVar[str | None] = None
+    """The term whose parameters this loss reads and trains too, as `ft` has them; None: its own."""
+    prepared_by: ClassVar["type[DistillationLoss] | None"] = None
+    """The loss that trains, in a phase before, the parameters that this one only reads."""
     needs_projector: ClassVar[bool] = False
     """The student must answer with its teacher's classifier: `student.reuse_classifier`."""
 

@@ -20,9 +20,8 @@ class FSP(ConsecutiveStagesLoss):
     - `variant="code"`: average-pooled, `mean((G_s - G_t)²)`, what the benchmarks use;
     - `variant="paper"`: max-pooled, `||G_s - G_t||²`.
 
-    Student and teacher need equal widths. Usual weight: 50, for 30 epochs before all else: its
-    schedule is `Ramp(start=1, stop=0, begin=30, epochs=0)`, that of the labels
-    `Ramp(begin=30, epochs=0)`. The benchmarks begin with the stem.
+    Student and teacher need equal widths. It is the objective of a first phase that leaves out the
+    classifier, for 30 epochs with weight 1 in the benchmarks, which begin with the stem.
     """
 
     variant: Literal["code", "paper"] = "code"

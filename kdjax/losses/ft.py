@@ -1,6 +1,6 @@
 """Factor transfer (Kim et al., 2018, arXiv:1802.04977)."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -9,35 +9,60 @@ from jaxtyping import Array, Float
 
 from kdjax.checks import require
 from kdjax.losses.attention_transfer import attention
-from kdjax.losses.base import require_teacher, unit
+from kdjax.losses.base import DistillationLoss, require_teacher, unit
 from kdjax.losses.stages import StageLoss, maps, pool_to_common
 from kdjax.types import AXIS, Batch, Outputs
+
+
+class Paraphraser(StageLoss):
+    """What comes before factor transfer: an autoencoder of the teacher's map.
+
+    `mean((decoder(paraphraser(F_t)) - F_t)²)`. The paraphraser has `rate` as many channels as the
+    map; `FT` reads it, so this is the objective of a phase before that. Paraphraser and decoder
+    are three 3x3 convolutions each with leaky ReLU of slope 0.1. Usual weight: 1, for 30 epochs.
+    (The authors take absolute differences; the benchmarks take squares.)
+    """
+
+    adapter: ClassVar[str | None] = "ft"
+
+    rate: float = 0.5
+    """Channels of a factor, as a share of the teacher's."""
+
+    def check(self) -> None:
+        """A factor has channels."""
+        require("rate", self.rate, self.rate > 0, "positive")
+
+    @nn.compact
+    def __call__(
+        self, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> Float[Array, " b"]:
+        """Squared activation, per example."""
+        teacher = require_teacher(self, teacher)
+        (tap,) = self.taps(student, teacher)
+        _, f_t = maps(student, teacher, tap)
+        channels, factors = f_t.shape[-1], factor_channels(f_t, self.rate)
+        paraphrase = Stack((channels, factors, factors), name="paraphraser")(f_t)
+        decoded = Stack((factors, channels, channels), name="decoder")(paraphrase)
+        return jnp.square(decoded - f_t).mean(axis=(1, 2, 3))
 
 
 class FT(StageLoss):
     """`mean |n(translator(F_s)) - n(paraphraser(F_t))|^p2`: the teacher's map in other words.
 
-    The paraphraser is the encoder of an autoencoder of the teacher's map, with `rate` as many
-    channels. Until an example's epoch is `paraphrase_epochs` its value is the error of the
-    autoencoder, `mean((decoder(paraphraser(F_t)) - F_t)²)`; from then on the paraphraser stands
-    still. The labels shall wait as long: the schedule of their term is `Ramp(begin=30, epochs=0)`.
-
-    Translator, paraphraser and decoder are three 3x3 convolutions each with leaky ReLU of slope
-    0.1, the translator's with batch norm. Factors of different sizes: the larger is average-pooled
-    to the smaller. Two forms of `n`:
+    The paraphraser is that of `Paraphraser`, trained in a phase before, and stands still here. The
+    translator has three 3x3 convolutions, each with batch norm and leaky ReLU of slope 0.1. Factors
+    of different sizes: the larger is average-pooled to the smaller. Two forms of `n`:
 
     - `variant="code"`: attention, `normalise(vec(mean_C |F|^p1))`, what the benchmarks use;
     - `variant="paper"`: the factor itself, `normalise(vec(F))`.
 
-    Usual weight: 200, and 1 for the autoencoder: weight 200 and schedule
-    `Ramp(start=0.005, stop=1, begin=30, epochs=0)`. (The authors train the autoencoder by absolute
-    differences and have no batch norm in the translator.)
+    Usual weight: 200. (The authors have no batch norm in the translator; the benchmarks have.)
     """
 
+    prepared_by: ClassVar[type[DistillationLoss] | None] = Paraphraser
+
     rate: float = 0.5
-    """Channels of a factor, as a share of the teacher's."""
-    paraphrase_epochs: float = 30.0
-    """How long the paraphraser is trained, and it alone."""
+    """Channels of a factor, as a share of the teacher's: that of the paraphraser."""
     p1: float = 2.0
     """Power of the activations of a factor; of `variant="code"` alone."""
     p2: float = 1.0
@@ -57,31 +82,28 @@ class FT(StageLoss):
     def __call__(
         self, student: Outputs, teacher: Outputs | None, batch: Batch
     ) -> Float[Array, " b"]:
-        """Squared activation while the paraphraser is trained, then dimensionless; per example."""
+        """Dimensionless, per example."""
         teacher = require_teacher(self, teacher)
         (tap,) = self.taps(student, teacher)
         f_s, f_t = maps(student, teacher, tap)
-        channels = f_t.shape[-1]
-        factors = max(1, int(self.rate * channels))
-        paraphrase = Stack((channels, factors, factors), name="paraphraser")(f_t)
-        decoded = Stack((factors, channels, channels), name="decoder")(paraphrase)
+        factors = factor_channels(f_t, self.rate)
+        paraphrase = Stack((f_t.shape[-1], factors, factors), name="paraphraser")(f_t)
         axis = AXIS if self.sync_batch_norm else None
         widths = (f_s.shape[-1], factors, factors)
         translation = Stack(widths, True, axis, name="translator")(f_s)
-        return jnp.where(
-            batch.epoch < self.paraphrase_epochs,
-            jnp.square(decoded - f_t).mean(axis=(1, 2, 3)),
-            self._difference(translation, jax.lax.stop_gradient(paraphrase)),
-        )
-
-    def _difference(self, ours: Array, theirs: Array) -> Array:
-        n_s, n_t = (self._normalise(f) for f in pool_to_common(ours, theirs))
+        pair = pool_to_common(translation, jax.lax.stop_gradient(paraphrase))
+        n_s, n_t = map(self._normalised, pair)
         return (jnp.abs(n_s - n_t) ** self.p2).mean(axis=-1)
 
-    def _normalise(self, factor: Array) -> Array:
+    def _normalised(self, factor: Array) -> Array:
         if self.variant == "code":
             return attention(factor, self.p1)
         return unit(factor.reshape(factor.shape[0], -1))
+
+
+def factor_channels(feature: Array, rate: float) -> int:
+    """How many channels the factor of a map has."""
+    return max(1, int(rate * feature.shape[-1]))
 
 
 class Stack(nn.Module):

@@ -13,8 +13,8 @@ from kdjax.checks import require
 class Ramp:
     """A number that moves from `start` to `stop` during `epochs`, and stays there.
 
-    `Ramp()` is the 20-epoch linear warm-up of DKD and ReviewKD; `Ramp(begin=30, epochs=0)` switches
-    a term on after 30 epochs.
+    `Ramp()` is the 20-epoch linear warm-up of DKD and ReviewKD. It counts the epochs of the whole
+    fit, whatever its phases are.
     """
 
     start: float = 0.0

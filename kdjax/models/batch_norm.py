@@ -1,5 +1,9 @@
 """Batch norm that reads each map as seldom as it can."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -36,6 +40,26 @@ class BatchNorm(nn.BatchNorm):
             variance.value = kept * variance.value + (1 - kept) * spread
         factor = jax.lax.rsqrt(spread + self.epsilon) * scale
         return _normalised(x, center, factor, bias).astype(self.dtype)
+
+
+def resting(rests: Callable[[str], bool]) -> AbstractContextManager[None]:
+    """Within it, batch norm of Flax at a path that `rests` normalises by its running statistics.
+
+    Paths are those of modules: `stage1_block0_bn1`.
+    """
+
+    def intercept(
+        call: Callable[..., Any], arguments: Any, fields: Any, context: nn.module.InterceptorContext
+    ) -> Any:
+        layer = context.module
+        if not isinstance(layer, nn.BatchNorm) or not rests("/".join(layer.path)):
+            return call(*arguments, **fields)
+        if layer.use_running_average is None:  # it is said at each call then
+            return call(*arguments, **{**fields, "use_running_average": True})
+        object.__setattr__(layer, "use_running_average", True)  # a layer is made anew at each call
+        return call(*arguments, **fields)
+
+    return nn.intercept_methods(intercept)
 
 
 def _statistics(x: Array, axis_name: str | None, *, two_passes: bool) -> tuple[Array, Array]:

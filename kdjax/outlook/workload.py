@@ -96,7 +96,7 @@ def workload(
 ) -> Workload:
     """One run on so many training images; nothing is allocated."""
     recipe = Recipe.of(run, teacher, examples)
-    asked = teacher if any(term.loss.needs_teacher for term in recipe.terms) else None
+    asked = teacher if any(term.loss.needs_teacher for term in recipe.every) else None
     online = None if run.cache.directory else asked
     set_size = examples * math.prod(shape)
     few = set_size <= RESIDENT_BYTES if resident is None else resident
@@ -135,7 +135,7 @@ def _normalised(stats: Any) -> int:
 
 
 def _answers(run: Run, teacher: Model, shape: Shape, examples: int) -> dict[str, int]:
-    terms = Recipe.of(run, teacher, examples).terms
+    terms = Recipe.of(run, teacher, examples).every
     try:
         check_reads("", terms, run.cache, run.model, teacher, shape)
     except ValueError:  # it reads feature maps, which nobody keeps

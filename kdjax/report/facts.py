@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from kdjax.report.job import ROLES, JobData
-from kdjax.report.words import TIMES, known, number, objective, phrase, scaled, whole
+from kdjax.report.words import TIMES, known, number, objective, phases, phrase, scaled, whole
 
 CLASSES = 12
 """Most classes whose names are written."""
@@ -78,6 +78,7 @@ def _run_facts(run: Mapping[str, Any]) -> list[Fact]:
         Fact("Network", phrase(run["model"]) if "model" in run else "", code=True),
         Fact("Objective", objective(run.get("losses")), code=True),
         Fact("Length", ", ".join(filter(None, length))),
+        Fact("Phases", phases(fit.get("phases")), code=True),
         Fact("Optimizer", phrase(fit["optimizer"]) if "optimizer" in fit else "", code=True),
         Fact("Schedule", phrase(fit["schedule"]) if "schedule" in fit else "", code=True),
         Fact("Starts from", "the teacher's most important channels" if run.get("inherit") else ""),

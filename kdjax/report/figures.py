@@ -41,6 +41,8 @@ class Line(NamedTuple):
 
     role: str
     series: Series
+    borders: Sequence[float] = ()
+    """Epochs at which its phases began."""
 
 
 class Point(NamedTuple):
@@ -62,6 +64,7 @@ def curves(lines: Sequence[Line], *, key: str, share: bool = False, linear: bool
         axes = drawing.add_subplot()
         for line in lines:
             _draw(axes, line)
+            _mark_phases(axes, line)
         if not linear:
             _perhaps_logarithmic(axes, lines)
         _over_epochs(axes, _as_percent if share else _briefly)
@@ -75,7 +78,7 @@ def pulls(lines: Sequence[Line], *, key: str) -> Markup:
     """
     with figure(key, right=0.2 + NUMBER * len(lines)) as drawing:
         axes = drawing.add_subplot()
-        for i, (role, series) in enumerate(lines):
+        for i, (role, series, _) in enumerate(lines):
             dash, colour = TERM_DASHES[i % len(TERM_DASHES)], COLOURS[role]
             marker = "o" if len(series.value) < 2 else ""
             axes.plot(*series, color=colour, linestyle=dash, lw=1.6, marker=marker, markersize=4)
@@ -85,6 +88,7 @@ def pulls(lines: Sequence[Line], *, key: str) -> Markup:
                 axes.annotate(
                     str(i + 1), last, off, textcoords="offset points", color=COLOURS["ink"]
                 )
+        _mark_phases(axes, lines[0])
         _perhaps_logarithmic(axes, lines)
         _over_epochs(axes, _briefly)
         return inline(drawing)
@@ -168,6 +172,11 @@ def _draw(axes: Axes, line: Line) -> None:
         marker=marker,
         markersize=4,
     )
+
+
+def _mark_phases(axes: Axes, line: Line) -> None:
+    for epoch in line.borders:
+        axes.axvline(epoch, color=COLOURS[line.role], linewidth=0.8, linestyle=(0, (1, 2)))
 
 
 def _perhaps_logarithmic(axes: Axes, lines: Sequence[Line]) -> None:

@@ -43,6 +43,8 @@ class History(NamedTuple):
     """By term, the norm of its weighted gradient on the network."""
     warnings: Sequence[str] = ()
     """Each once, in the order in which they were logged."""
+    borders: Sequence[float] = ()
+    """Epochs at which phases began, but for the first."""
 
 
 def read_history(path: Path) -> History:
@@ -54,6 +56,7 @@ def read_history(path: Path) -> History:
     validation: dict[str, dict[int, dict[str, float]]] = {}
     gradients: dict[int, dict[str, float]] = {}
     warnings: list[str] = []
+    borders: dict[int, float] = {}
     for line in _lines(path):
         if line.get("kind") == "train":
             train[line["step"]] = _flat(line)
@@ -63,11 +66,14 @@ def read_history(path: Path) -> History:
             gradients[line["step"]] = _flat(line)
         elif line.get("kind") == "warning":
             warnings.append(str(line.get("text", "")))
+        elif line.get("kind") == "phase":
+            borders[line["step"]] = _flat(line).get("epoch", float(line["step"]))
     return History(
         _columns(train),
         {name: _columns(rows) for name, rows in validation.items()},
         _columns({step: _pulls(norms, train.get(step, {})) for step, norms in gradients.items()}),
         list(dict.fromkeys(filter(None, warnings))),
+        sorted(borders.values()),
     )
 
 

@@ -121,7 +121,11 @@ def _validation_panels(job: JobData, key: str) -> list[Panel]:
             role: [weights[name] for weights in history.validation.values() if name in weights]
             for role, history in job.histories.items()
         }
-        flat = [Line(role, series) for role in ROLES for series in lines.get(role, [])]
+        flat = [
+            Line(role, series, job.histories[role].borders)
+            for role in ROLES
+            for series in lines.get(role, [])
+        ]
         if any(line.series.last is not None for line in flat):
             svg = figures.curves(flat, key=f"{key}-validation-{name}", share=share, linear=share)
             panels.append(_panel(title, svg, flat, share))
@@ -134,7 +138,7 @@ def _train_panels(
     panels = []
     for name in names:
         lines = [
-            Line(role, job.histories[role].train[name])
+            Line(role, job.histories[role].train[name], job.histories[role].borders)
             for role in ROLES
             if role in job.histories and name in job.histories[role].train
         ]
@@ -158,7 +162,8 @@ def _pull_panels(job: JobData, key: str) -> list[Panel]:
             for i, (term, series) in enumerate(felt.items(), start=1)
         ]
         note = f"Norms of the weighted gradients; at the end: {', '.join(ends)}."
-        lines = [Line(role, series) for series in felt.values()]
+        borders = job.histories[role].borders
+        lines = [Line(role, series, borders) for series in felt.values()]
         svg = figures.pulls(lines, key=f"{key}-pulls-{role}")
         panels.append(Panel(title, svg, f"{title} over the epochs. {note}", note))
     return panels
@@ -173,7 +178,8 @@ def _panel(title: str, svg: Markup, lines: Sequence[Line], share: bool) -> Panel
     lost = sum(int((~np.isfinite(line.series.value)).sum()) for line in lines)
     gaps = f" {whole(lost)} logged values are not finite." if lost else ""
     note = f"At the end: {', '.join(ends)}."
-    return Panel(title, svg, f"{title} over the epochs. {note}", note + gaps)
+    phases = " Dotted: where phases begin." if any(line.borders for line in lines) else ""
+    return Panel(title, svg, f"{title} over the epochs. {note}", note + gaps + phases)
 
 
 def _train_names(job: JobData) -> list[str]:

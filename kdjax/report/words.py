@@ -129,6 +129,21 @@ def objective(terms: Any) -> str:
     return " + ".join(_term(term) for term in terms if isinstance(term, Mapping))
 
 
+def phases(value: Any) -> str:
+    """Phases of a fit by what they do otherwise than the whole: `1: epochs=30, …; 2: …`."""
+    if not isinstance(value, list):
+        return ""
+    texts = []
+    for number, phase in enumerate(value, start=1):
+        said = {k: v for k, v in phase.items() if v not in (None, [], 1.0)}
+        losses = {"losses": objective(said["losses"])} if "losses" in said else {}
+        parts = [
+            f"{k}={v}" for k, v in {**{k: phrase(v) for k, v in said.items()}, **losses}.items()
+        ]
+        texts.append(f"{number}: {', '.join(parts)}")
+    return "; ".join(texts)
+
+
 def headline(job: JobData) -> str:
     """The result in one sentence."""
     models = job.summary.models

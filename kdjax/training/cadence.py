@@ -11,7 +11,9 @@ class Due(NamedTuple):
     """Steps, and what is to be done around them."""
 
     steps: range
-    """Started together."""
+    """Started together, all of one phase."""
+    opens: bool
+    """Begin the phase with them."""
     balance: bool
     """Balance the terms before them."""
     validate: bool
@@ -21,15 +23,17 @@ class Due(NamedTuple):
 def cadence(recipe: Recipe, first: int, together: int) -> Iterator[Due]:
     """Everything from step `first` to the end, `together` steps at a time where nothing is due."""
     every, validations = recipe.run.fit.balance, validation_steps(recipe)
+    borders = {stretch.first for stretch in recipe.stretches} - {0}
+    ends = validations | borders
 
     def balances(step: int) -> bool:
         return bool(every) and step % (every or 1) == 0
 
     def interrupts(step: int) -> bool:
-        return step + 1 in validations or balances(step)
+        return step + 1 in ends or balances(step)
 
     for steps in groups(first, recipe.steps, together, interrupts):
-        yield Due(steps, balances(steps.start), steps.stop in validations)
+        yield Due(steps, steps.start in borders, balances(steps.start), steps.stop in validations)
 
 
 def validation_steps(recipe: Recipe) -> frozenset[int]:

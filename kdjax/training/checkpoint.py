@@ -6,7 +6,7 @@ process reads, at any time, each on its own: nothing is held open, and nothing i
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,8 +63,8 @@ class Checkpoints:
             raise ValueError(f"{self.directory.parent} keeps no {weights} weights.")
         return self._folder(step).item(weights)
 
-    def restore(self, target: TrainState) -> Restored:
-        """The newest state that is whole, in the shape of `target`.
+    def restore(self, target: Callable[[int], TrainState]) -> Restored:
+        """The newest state that is whole, in the shape that `target` says it has at its step.
 
         Newer ones are passed over; so are older ones of which not even the metrics are whole.
         ValueError if none can be used: never a silent start from the beginning.
@@ -73,7 +73,7 @@ class Checkpoints:
         for step in reversed(self._numbered()):
             try:
                 if state is None:
-                    state = self.restore_step(target, step)
+                    state = self.restore_step(target(step), step)
                 else:
                     self.meta(step)
             except Damaged as error:

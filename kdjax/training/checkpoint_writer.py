@@ -4,7 +4,7 @@ import itertools
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -71,7 +71,7 @@ class CheckpointWriter(Checkpoints):
         finally:
             self._thread.shutdown()
 
-    def restore(self, target: TrainState) -> Restored:
+    def restore(self, target: Callable[[int], TrainState]) -> Restored:
         """As anyone does; then the damaged ones make room, as training comes by there again."""
         restored = super().restore(target)
         for problem in restored.problems:

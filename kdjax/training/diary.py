@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from kdjax.experiment.objective import term_names
 from kdjax.training.log import MetricLog, Reporter
 from kdjax.training.parallel import IN_FLIGHT, fetch
 from kdjax.training.recipe import Recipe
@@ -56,6 +55,14 @@ class Diary:
         self.say(about)
         self._reporter.start(self._recipe.run.role, first, self._recipe.steps)
 
+    def opened(self, step: int, parameters: int) -> None:
+        """A phase begins with the step that follows this one, and trains so many parameters."""
+        self.catch_up()  # lines are in the order of their steps
+        recipe = self._recipe.at(step)
+        number, count = recipe.number + 1, len(recipe.stretches)
+        self.say(f"phase {number} of {count} trains {parameters:,} parameters")
+        self._write("phase", step + 1, {"number": number, "parameters": parameters})
+
     def started(self, steps: range, metrics: jax.Array) -> None:
         """Steps are under way; those that are two dispatches back are looked at.
 
@@ -80,15 +87,16 @@ class Diary:
 
     def felt(self, step: int, norms: jax.Array) -> None:
         """How hard each term pulls at the student and at its adapter; a warning is said once."""
-        names = term_names(self._recipe.terms)
+        recipe = self._recipe.at(step - 1)
+        names = recipe.stretch.names
         student, adapters = (
             dict(zip(names, row.astype(float).tolist(), strict=True)) for row in fetch(norms)
         )
         self._write("gradients", step, {"student": student, "adapters": adapters})
         pulls = {name: student[name] * self._weights[name] for name in names}
-        terms = zip(names, self._recipe.terms, strict=True)
+        terms = zip(names, recipe.terms, strict=True)
         task = [name for name, term in terms if not term.loss.needs_teacher]
-        learning = {name: adapters[name] for name in self._adapted}
+        learning = {name: adapters[name] for name in self._adapted if name in adapters}
         for name, text in complaints(task, pulls, learning).items():
             if name not in self._warned:
                 self._warned.add(name)
@@ -110,26 +118,26 @@ class Diary:
             self._note(step + 1, numbers)
 
     def _note(self, step: int, numbers: np.ndarray) -> None:
-        named = dict(zip(self._recipe.metric_names(), numbers.tolist(), strict=True))
+        recipe = self._recipe.at(step - 1)
+        named = dict(zip(recipe.metric_names(), numbers.tolist(), strict=True))
         bad = [name for name, value in named.items() if not math.isfinite(value)]
         if bad:
             raise NotFinite(step, [n for n in bad if n not in ("loss", "gradient_norm")] or bad)
         if step == 1 or step % self._every == 0 or step in self._noted:
-            line = self._line(named)
+            line = {**_line(recipe.stretch.names, named), "images_per_second": self._speed.read()}
+            self._weights = line["weights"]
             self._write("train", step, line)
             self._reporter.step(step, {**line, "epoch": step / self._recipe.steps_per_epoch})
-
-    def _line(self, named: Mapping[str, float]) -> dict[str, Any]:
-        names = term_names(self._recipe.terms)
-        self._weights = {name: named[f"weight/{name}"] for name in names}
-        return {
-            **{name: named[name] for name in ("loss", "learning_rate", "gradient_norm")},
-            "terms": {name: named[name] for name in names},
-            "weights": self._weights,
-            "images_per_second": self._speed.read(),
-        }
 
     def _write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         if self._log is not None:
             epoch = step / self._recipe.steps_per_epoch
             self._log.write(kind, step, {"epoch": epoch, **values})
+
+
+def _line(terms: Sequence[str], named: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        **{name: named[name] for name in ("loss", "learning_rate", "gradient_norm")},
+        "terms": {name: named[name] for name in terms},
+        "weights": {name: named[f"weight/{name}"] for name in terms},
+    }

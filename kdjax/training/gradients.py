@@ -9,7 +9,6 @@ from jaxtyping import Array, Float
 
 from kdjax.cache.answers import decode
 from kdjax.data.augment import TEACHER_VIEWS, augment
-from kdjax.experiment.objective import term_names
 from kdjax.models import infer
 from kdjax.training.device_loss import MUTABLE, device_loss, loss_variables
 from kdjax.training.recipe import Recipe
@@ -39,20 +38,22 @@ def gradients_of(
     With `accumulate` the batch is seen in slices, one after the other: gradients and terms are
     averaged, and what is remembered passes from one to the next.
     """
-    run = recipe.run
+    run, stretch = recipe.run, recipe.stretch
     slices = run.fit.accumulate
     sliced = jax.tree.map(lambda x: x.reshape(slices, -1, *x.shape[1:]), batch)
     key = jax.random.fold_in(jax.random.key(run.seed), LOSSES)
     key = jax.random.fold_in(key, state.step)
     teaching = state.ema if run.fit.ema_teacher else fixed.teacher
+    still = stretch.still(state.params)
 
     def one(past: Remembered, part: Batch) -> tuple[Remembered, Any]:
         seen = _seen(recipe, fixed.look_up(part))
 
-        def terms(params: Any) -> tuple[Array, Remembered]:
+        def terms(moving: Any) -> tuple[Array, Remembered]:
+            params = stretch.put(still, moving)
             return terms_of(recipe, params, state.frozen, past, teaching, seen, key)
 
-        values, backward, past = jax.vjp(terms, state.params, has_aux=True)
+        values, backward, past = jax.vjp(terms, stretch.moving(state.params), has_aux=True)
         return past, ([backward(pull)[0] for pull in pulls], values)
 
     past = Remembered(state.stats, state.memory)
@@ -76,18 +77,19 @@ def terms_of(
     key: Array,
 ) -> tuple[Float[Array, " terms"], Remembered]:
     """This device's share of each term of the global batch, before weighting."""
-    model, (stats, memory) = recipe.run.model, past
+    model, stretch, (stats, memory) = recipe.run.model, recipe.stretch, past
     variables = pack(params["student"], stats["student"], frozen)
-    student, updated = model.apply(variables, batch.image, train=True, mutable=["batch_stats"])
+    with stretch.resting("student"):
+        student, updated = model.apply(variables, batch.image, train=True, mutable=["batch_stats"])
     target = _teach(recipe, teacher, batch)
     trees = (params["adapters"], dict(stats["adapters"]), dict(memory))
     terms = []
-    for i, (name, term) in enumerate(zip(term_names(recipe.terms), recipe.terms, strict=True)):
+    for place, name, term in zip(stretch.places, stretch.adapters, stretch.terms, strict=True):
         own = dict(zip(("params", *MUTABLE), (tree.get(name, {}) for tree in trees), strict=True))
         own = loss_variables(term.loss, own, teacher)
-        value, changed = device_loss(
-            term.loss, own, student, target, batch, jax.random.fold_in(key, i)
-        )
+        drawn = jax.random.fold_in(key, place)
+        with stretch.resting(f"adapters/{name}"):
+            value, changed = device_loss(term.loss, own, student, target, batch, drawn)
         for collection, tree in zip(MUTABLE, trees[1:], strict=True):
             if name in tree:
                 tree[name] = changed[collection]

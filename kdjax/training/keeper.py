@@ -30,6 +30,10 @@ class Keeper:
         self._checkpoints = self._writer or Checkpoints(directory.checkpoints)
         self._started, self._seconds_before = time.monotonic(), 0.0
 
+    def newest(self) -> int:
+        """The step after which a checkpoint was made last, whether it is whole or not; 0: none."""
+        return max(self._checkpoints.steps(), default=0)
+
     def resumed(self, shape: Shape) -> Restored | None:
         """The newest good state, the same in every process; None if the run is a new one."""
         if not from_first(bool(self._checkpoints.steps())):

@@ -21,6 +21,7 @@ from kdjax.training.feed import Feed
 from kdjax.training.keeper import Keeper
 from kdjax.training.log import MetricLog, Reporter
 from kdjax.training.parallel import Devices
+from kdjax.training.parts import count_of
 from kdjax.training.processes import meet
 from kdjax.training.programs import Programs
 from kdjax.training.recipe import Recipe
@@ -90,13 +91,13 @@ def fit(
     feed = Feed(run, source, job.devices, job.runtime, kept)
     if job.writes:
         directory.create(run, info)
-    asked = kept is None or any(term.loss.reads_classifier for term in recipe.terms)
+    asked = kept is None or any(term.loss.reads_classifier for term in recipe.every)
     teaches = teacher.variables if teacher and asked else None
     programs = Programs(recipe, job.devices, feed.together)
     keeper = Keeper(recipe, directory, job.runtime, writes=job.writes)
     with closing(keeper), closing(programs):
         if (known := feed.shapes(teaches)) is not None:
-            programs.ahead(shapes(recipe, info.shape), *known)
+            programs.ahead(keeper.newest(), lambda phase: shapes(phase, info.shape), *known)
         programs.behind(ahead)
         restored = keeper.resumed(info.shape)
         state = restored.state if restored else begin(recipe, info.shape, start)
@@ -131,11 +132,15 @@ class Session:
 
     def train(self, state: TrainState, fixed: Fixed) -> None:
         """From a state on the host to the end of the run; `Preempted` if asked to stop."""
-        programs = self.programs
         moments = cadence(self.recipe, int(state.step), self.feed.together)
         state = self.job.devices.replicate(state)
         for due, batch in prefetch(self.feed.batches(moments)):
+            programs = self.programs.of(due.steps.start)
             with jax.transfer_guard("disallow"):
+                if due.opens:
+                    state = programs.open(state, fixed, batch)
+                    moving = programs.recipe.stretch.moving(state.params)
+                    self.diary.opened(due.steps.start, count_of(moving))
                 if due.balance:
                     state = programs.balance(state, fixed, batch)
                 state, metrics = programs.advance(due.steps)(state, fixed, batch)
@@ -143,7 +148,7 @@ class Session:
             step = due.steps.stop
             if due.validate:
                 self._save(state, step, self._validated(state, step))
-                if len(self.recipe.terms) > 1:
+                if len(programs.recipe.terms) > 1:
                     self.diary.felt(step, programs.probe(state, fixed, batch))
             if self.job.stop():
                 if not due.validate:

@@ -1,53 +1,97 @@
 """A run in steps."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from kdjax.checks import within
 from kdjax.experiment import Run
-from kdjax.experiment.objective import Term, for_examples, term_names
+from kdjax.experiment.objective import Term
+from kdjax.experiment.optim import Optimizer, clipped_apart, scaled
+from kdjax.experiment.runs import field_of
 from kdjax.models import Model
 from kdjax.training.state import TrainState
+from kdjax.training.stretch import Stretch, stretches
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A run in steps: everything the step needs that is not an array."""
+    """A run in steps, as one of its phases sees it: all the step needs that is not an array."""
 
     run: Run
     teacher: Model | None
-    terms: tuple[Term, ...]
-    """The run's losses, for its number of examples."""
+    every: tuple[Term, ...]
+    """The losses of all phases, for the run's number of examples."""
+    stretches: tuple[Stretch, ...]
+    """The phases in steps."""
     steps: int
     """Length of the run."""
     steps_per_epoch: float
     """Batches straddle epochs, so this need not be whole."""
+    number: int = 0
+    """Of the phase."""
 
     @staticmethod
     def of(run: Run, teacher: Model | None, examples: int) -> "Recipe":
-        """Steps from epochs."""
+        """Steps from epochs, in the first phase.
+
+        ValueError if phases are longer or shorter than the fit, or one takes no step.
+        """
         per_epoch = examples * run.data.views / run.fit.batch_size
         steps = max(1, round(run.fit.epochs * per_epoch))
-        return Recipe(run, teacher, for_examples(run.losses, examples), steps, per_epoch)
+        with within(f"{field_of(run.role)}.fit"):
+            every, phases = stretches(run, examples, per_epoch, steps)
+        return Recipe(run, teacher, every, phases, steps, per_epoch)
+
+    def at(self, step: int) -> "Recipe":
+        """In the phase that makes this step, counted from 0."""
+        begun = sum(stretch.first <= step for stretch in self.stretches)
+        return replace(self, number=max(begun, 1) - 1)
+
+    @property
+    def stretch(self) -> Stretch:
+        """The phase."""
+        return self.stretches[self.number]
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The objective of the phase."""
+        return self.stretch.terms
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """How gradients become updates in the phase."""
+        return self.stretch.phase.optimizer or self.run.fit.optimizer
 
     def schedule(self) -> optax.Schedule:
-        """Learning rate by step."""
-        return self.run.fit.schedule.schedule(self.steps_per_epoch, self.steps)
+        """Learning rate by step of the run."""
+        own, first, stop = self.stretch.phase.schedule, self.stretch.first, self.stretch.stop
+        if own is None:
+            return self.run.fit.schedule.schedule(self.steps_per_epoch, self.steps)
+        return _later(own.schedule(self.steps_per_epoch, stop - first), first)
 
-    def optimizer(self) -> optax.GradientTransformationExtraArgs:
-        """Clip, then the optimizer."""
-        fit = self.run.fit
-        transform = fit.optimizer.transform(self.schedule())
-        if fit.clip_norm is not None:
-            transform = optax.chain(optax.clip_by_global_norm(fit.clip_norm), transform)
-        return optax.with_extra_args_support(transform)
+    def transform(self, params: Any) -> optax.GradientTransformationExtraArgs:
+        """Clip, then the optimizer, for what the phase trains of these parameters."""
+        stretch, norm = self.stretch, self.run.fit.clip_norm
+        rate = _later(self.schedule(), -stretch.first)  # moments are fresh, and count anew
+        transforms = [
+            self.optimizer.transform(rate, lambda path: stretch.phase.factors(path).decay)
+        ]
+        if norm is not None:
+            transforms.insert(0, clipped_apart(norm))
+        if (rates := stretch.rates(params)) is not None:
+            transforms.append(scaled(rates))
+        whole = optax.chain(*transforms) if len(transforms) > 1 else transforms[0]
+        return optax.with_extra_args_support(whole)
 
     def weights(self, state: TrainState) -> Float[Array, " terms"]:
         """What each term counts in the step that follows."""
         epoch = state.step / self.steps_per_epoch
-        return jnp.stack([term.weight_at(epoch) for term in self.terms]) * state.scales
+        weights = jnp.stack([term.weight_at(epoch) for term in self.terms])
+        return weights * self.stretch.numbers(state.scales)
 
     @property
     def teaching(self) -> Model | None:
@@ -56,13 +100,18 @@ class Recipe:
 
     def apart(self, weights: Float[Array, " terms"]) -> list[Float[Array, " terms"]]:
         """The weights of the terms that an optimizer wants the gradient of by itself, if any."""
-        if not self.run.fit.optimizer.splits_task:
+        if not self.optimizer.splits_task:
             return []
         task = [not term.loss.needs_teacher for term in self.terms]
         return [jnp.where(jnp.asarray(task), weights, 0.0)]
 
     def metric_names(self) -> tuple[str, ...]:
         """What each number of the step's metrics vector is."""
-        terms = term_names(self.terms)
-        weights = tuple(f"weight/{name}" for name in terms)
-        return ("loss", "gradient_norm", "learning_rate", *terms, *weights)
+        names = self.stretch.names
+        weights = tuple(f"weight/{name}" for name in names)
+        return ("loss", "gradient_norm", "learning_rate", *names, *weights)
+
+
+def _later(schedule: optax.Schedule, steps: int) -> optax.Schedule:
+    """The schedule begun so many steps later, or earlier."""
+    return (lambda step: schedule(step - steps)) if steps else schedule

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array
 
-from kdjax.experiment.objective import Term, term_names
+from kdjax.experiment.objective import Term, adapter_names
 from kdjax.models import Model
+from kdjax.training.parts import merged
 from kdjax.types import Batch, Variables
 
 T = TypeVar("T")
@@ -115,35 +115,6 @@ def _check_kept(name: str, variables: Variables) -> None:
             )
 
 
-def initial_state(
-    variables: Variables,
-    adapters: dict[str, Any],
-    terms: int,
-    optimizer: optax.GradientTransformation,
-    ema: bool,
-) -> TrainState:
-    """Step zero, on the host's default device."""
-
-    def of_losses(collection: str) -> dict[str, Any]:
-        return {name: v[collection] for name, v in adapters.items() if collection in v}
-
-    params = {"student": variables["params"], "adapters": of_losses("params")}
-    stats = {
-        "student": variables.get("batch_stats", {}),
-        "adapters": of_losses("batch_stats"),
-    }
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        stats=stats,
-        frozen=variables.get("frozen", {}),
-        memory=of_losses("memory"),
-        scales=jnp.ones(terms),
-        optimizer=jax.jit(optimizer.init)(params),
-        ema=dict(variables) if ema else {},
-    )
-
-
 def initial_adapters(
     terms: Sequence[Term],
     student: Model,
@@ -151,7 +122,7 @@ def initial_adapters(
     shape: Sequence[int],
     key: Array,
 ) -> dict[str, Any]:
-    """Variables of the losses that have any, by term name. ValueError if a tap does not fit."""
+    """Variables of the losses that have any, by term. ValueError if a tap does not fit."""
     of = tuple(terms), student, teacher, tuple(shape)
     return _drawn(_adapters, of, key) if adapter_shapes(*of) else {}
 
@@ -176,11 +147,26 @@ def _adapters(
 
     student_outputs = outputs(student)
     teacher_outputs = None if teacher is None else outputs(teacher)
-    variables = {}
-    for i, (name, term) in enumerate(zip(term_names(terms), terms, strict=True)):
+    variables: dict[str, Any] = {}
+    for i, (name, term) in enumerate(zip(adapter_names(terms), terms, strict=True)):
         rngs = {"params": jax.random.fold_in(key, i), "loss": key}
-        variables[name] = term.loss.init(rngs, student_outputs, teacher_outputs, batch)
+        drawn = term.loss.init(rngs, student_outputs, teacher_outputs, batch)
+        variables[name] = merged(drawn, variables.get(name, {}))
+        _check_shared(term, drawn, variables[name])
     return {name: v for name, v in variables.items() if v}
+
+
+def _check_shared(term: Term, drawn: Variables, shared: Variables) -> None:
+    """ValueError if what a loss shares with an earlier one has other shapes there."""
+    there = dict(jax.tree_util.tree_leaves_with_path(shared))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(drawn):
+        if leaf.shape != there[path].shape:
+            where = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ValueError(
+                f"{type(term.loss).__name__}: {where} would be {leaf.shape}, and is "
+                f"{there[path].shape} in the loss that it shares its parameters with; give both "
+                "the same fields."
+            )
 
 
 def _dummy_batch(shape: Sequence[int]) -> Batch:

@@ -23,7 +23,7 @@ def make_train_step(recipe: Recipe) -> Step:
     array a step. The objective is `sum_i w_i(epoch) · loss_i(global batch)`.
     """
     fit = recipe.run.fit
-    optimizer, schedule = recipe.optimizer(), recipe.schedule()
+    schedule, stretch = recipe.schedule(), recipe.stretch
 
     def train_step(state: TrainState, fixed: Fixed, batch: Batch) -> tuple[TrainState, Array]:
         weights = recipe.weights(state)
@@ -31,13 +31,18 @@ def make_train_step(recipe: Recipe) -> Step:
         parts, (stats, memory), terms = gradients_of(recipe, state, fixed, batch, pulls)
         # The one reduction: up to here everything is this device's share of the global batch.
         (gradients, *apart), terms = jax.lax.psum((parts, terms), AXIS)
-        stats = jax.lax.pmean(stats, AXIS)
+        stats = stretch.put(stretch.still(state.stats), jax.lax.pmean(stretch.moving(stats), AXIS))
 
         extra = {"task": apart[0]} if apart else {}
-        updates, moments = optimizer.update(gradients, state.optimizer, state.params, **extra)
-        params = optax.apply_updates(state.params, updates)
+        moving, still = stretch.moving(state.params), stretch.still(state.params)
+        optimizer = recipe.transform(state.params)
+        updates, moments = optimizer.update(gradients, state.optimizer, moving, **extra)
         new = state._replace(
-            step=state.step + 1, params=params, stats=stats, memory=memory, optimizer=moments
+            step=state.step + 1,
+            params=stretch.put(still, optax.apply_updates(moving, updates)),
+            stats=stats,
+            memory=memory,
+            optimizer=moments,
         )
         if fit.ema_decay is not None:
             new = new._replace(ema=_moving_average(fit.ema_decay, new))
@@ -96,10 +101,23 @@ def make_balance(recipe: Recipe) -> Callable[[TrainState, Fixed, Batch], TrainSt
     def balance(state: TrainState, fixed: Fixed, batch: Batch) -> TrainState:
         norms, _ = probe(state, fixed, batch)
         felt = (norms > 0) & (norms[0] > 0)
-        scales = jnp.where(felt, norms[0] / jnp.where(felt, norms, 1.0), state.scales)
-        return state._replace(scales=scales)
+        scales = recipe.stretch.numbers(state.scales)
+        scales = jnp.where(felt, norms[0] / jnp.where(felt, norms, 1.0), scales)
+        return state._replace(scales=recipe.stretch.with_numbers(state.scales, scales))
 
     return balance
+
+
+def make_opening(recipe: Recipe) -> Callable[[TrainState, Fixed, Batch], TrainState]:
+    """The per-device function that begins a phase: with fresh moments for what it trains."""
+
+    def opening(state: TrainState, fixed: Fixed, batch: Batch) -> TrainState:
+        del fixed, batch
+        moving = recipe.stretch.moving(state.params)
+        moments = recipe.transform(state.params).init(moving)
+        return state._replace(optimizer=moments)
+
+    return opening
 
 
 def _moving_average(decay: float, state: TrainState) -> Any:

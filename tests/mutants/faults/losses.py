@@ -108,11 +108,11 @@ FAULTS = (
         ("losses/test_ft.py",),
     ),
     Fault(
-        "ft-an-epoch-late",
+        "paraphraser-of-the-student",
         "losses/ft.py",
-        "batch.epoch < self.paraphrase_epochs,",
-        "batch.epoch <= self.paraphrase_epochs,",
-        "<= for < at an epoch's border",
+        "_, f_t = maps(student, teacher, tap)",
+        "f_t, _ = maps(student, teacher, tap)",
+        "the autoencoder is of the wrong network",
         ("losses/test_ft.py",),
     ),
     Fault(
