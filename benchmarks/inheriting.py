@@ -26,7 +26,8 @@ from kdjax.evaluation.evaluate import Evaluate
 from kdjax.evaluation.load import load
 from kdjax.experiment import Data, Derive, Fit, Run, Runtime, TeacherReference
 from kdjax.experiment.objective import Term
-from kdjax.experiment.optim import SGD, Cosine
+from kdjax.experiment.optim import SGD
+from kdjax.experiment.schedules import Cosine
 from kdjax.losses import CrossEntropy, SoftTarget
 from kdjax.models import ResNet, SmallCNN
 from kdjax.students.derive import derive

@@ -9,7 +9,8 @@ import numpy as np
 
 from kdjax.experiment import Data, Fit, Run
 from kdjax.experiment.objective import Term
-from kdjax.experiment.optim import SGD, Constant
+from kdjax.experiment.optim import SGD
+from kdjax.experiment.schedules import Constant
 from kdjax.losses import CrossEntropy, SoftTarget
 from kdjax.models import NAMED, Model, SmallCNN
 from kdjax.training.beginning import initial_state

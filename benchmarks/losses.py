@@ -36,7 +36,8 @@ import numpy as np
 
 from kdjax.experiment import Data, Fit, Run
 from kdjax.experiment.objective import Term
-from kdjax.experiment.optim import SGD, Constant
+from kdjax.experiment.optim import SGD
+from kdjax.experiment.schedules import Constant
 from kdjax.losses import (
     DML,
     RKD,
@@ -181,7 +182,7 @@ def column(name: str, row: dict[str, float]) -> str:
 def main(output: str, *names: str) -> None:
     path = Path(output)
     found = json.loads(path.read_text()) if names else {"losses": {}}
-    asked = [kind for kind in typing.get_args(Loss) if not names or kind.__name__ in names]
+    asked = [kind for kind in typing.get_args(Loss)[:-1] if not names or kind.__name__ in names]
     for kinds, student in groups(asked):
         for name, row in compare(kinds, student).items():
             found["losses"][name] = row

@@ -1,6 +1,7 @@
 """How a rule is said: field, value, remedy. Knows no field."""
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 
@@ -17,3 +18,9 @@ def within(where: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{where}.{error}") from error
+
+
+def nearest(name: str, names: Collection[str]) -> str:
+    """What was probably meant, or all there is."""
+    close = difflib.get_close_matches(name, names, n=3)
+    return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(names)}."

@@ -9,8 +9,9 @@ import numpy as np
 
 from kdjax.experiment import Data, Experiment, Fit, Run, Runtime, Student, Teacher
 from kdjax.experiment.objective import Term
-from kdjax.experiment.optim import SGD, Cosine
+from kdjax.experiment.optim import SGD
 from kdjax.experiment.runs import teacher_run
+from kdjax.experiment.schedules import Cosine
 from kdjax.losses import CrossEntropy
 from kdjax.models import SmallCNN
 

@@ -14,7 +14,8 @@ from kdjax.benchmark.subject import subject_of
 from kdjax.commands.benchmark import against
 from kdjax.experiment import Runtime
 from kdjax.experiment.objective import Term
-from kdjax.experiment.optim import DOT, SGD, AdamW, Constant
+from kdjax.experiment.optim import DOT, SGD, AdamW
+from kdjax.experiment.schedules import Constant
 from kdjax.losses import DKD, CrossEntropy, SoftTarget
 from kdjax.models import MobileNetV2, ResNet, SmallCNN, ViT, WideResNet
 from kdjax.training.state import initial_variables

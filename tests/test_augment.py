@@ -52,7 +52,7 @@ OTHER_VALUES = {
     (CutMix, "alpha"): 0.2,
     (CutMix, "probability"): 0.1,
 }
-KINDS = typing.get_args(Augmentation)
+KINDS = typing.get_args(Augmentation)[:-1]
 OF_ONE_IMAGE = [kind for kind in KINDS if not kind.mixes]
 OF_LEVELS = [RandAugment, TrivialAugment, AutoAugment]
 """They know uint8 only."""

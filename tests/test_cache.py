@@ -127,7 +127,7 @@ def test_most_losses_of_logits_can_do_with_kept_answers():
     """None of them is thought to read more than it does: then it could not be cached."""
     names = {
         kind.__name__
-        for kind in typing.get_args(Loss)
+        for kind in typing.get_args(Loss)[:-1]
         if kind.__name__ in ("SoftTarget", "DKD", "LogitMSE", "DIST", "WSLD", "MLKD", "CTKD")
         and reads(kind(), TINY, TEACHER, (8, 8, 1)) == {"logits"}
     }

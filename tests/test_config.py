@@ -41,9 +41,10 @@ from kdjax.experiment import (
 )
 from kdjax.experiment.json import differences, from_dict, from_json, to_dict, to_json
 from kdjax.experiment.objective import Term
-from kdjax.experiment.optim import AdamW, Constant, Optimizer, Schedule, Steps
+from kdjax.experiment.optim import AdamW, Optimizer
 from kdjax.experiment.presets import load_preset
 from kdjax.experiment.rules import check_views, validate
+from kdjax.experiment.schedules import Constant, Schedule, Steps
 from kdjax.losses import (
     DKD,
     WSLD,

@@ -19,7 +19,8 @@ from kdjax.evaluation.evaluate import Evaluate
 from kdjax.experiment import Fit, Phase, Run, Runtime
 from kdjax.experiment.json import read_json
 from kdjax.experiment.objective import Term
-from kdjax.experiment.optim import SGD, AdamW, Constant, Cosine, Steps
+from kdjax.experiment.optim import SGD, AdamW
+from kdjax.experiment.schedules import Constant, Cosine, Steps
 from kdjax.losses import CrossEntropy, Ramp, SoftTarget
 from kdjax.training.cadence import cadence, groups, validation_steps
 from kdjax.training.checkpoint import Checkpoints

@@ -1,6 +1,7 @@
 """Optimizers and schedules against closed forms in float64, and no field without an effect."""
 
 import dataclasses
+import operator
 import typing
 
 import jax
@@ -9,20 +10,9 @@ import numpy as np
 import optax
 import pytest
 
-from kdjax.experiment.optim import (
-    DOT,
-    SGD,
-    AdamW,
-    Constant,
-    Cosine,
-    Optimizer,
-    Schedule,
-    Steps,
-    decayed,
-    everywhere,
-    is_kernel,
-    path_of,
-)
+from kdjax.experiment.optim import DOT, SGD, AdamW, Optax, Optimizer
+from kdjax.experiment.schedules import Constant, Cosine, Schedule, Steps
+from kdjax.experiment.updates import decayed, everywhere, is_kernel, path_of
 from kdjax.models import NAMED
 
 PER_EPOCH, STEPS = 5.0, 50
@@ -45,6 +35,10 @@ OTHER_VALUES = {
     (DOT, "delta"): 0.01,
     (DOT, "weight_decay"): 0.1,
     (DOT, "decay"): "all",
+    (Optax, "name"): "adagrad",
+    (Optax, "options"): (("b1", 0.5),),
+    (Optax, "weight_decay"): 0.5,
+    (Optax, "decay"): "all",
     (Cosine, "peak"): 0.2,
     (Cosine, "warmup_epochs"): 2.0,
     (Cosine, "final"): 0.5,
@@ -60,6 +54,7 @@ BASES = {
     SGD: SGD(weight_decay=0.01),
     AdamW: AdamW(weight_decay=0.01),
     DOT: DOT(weight_decay=0.01),
+    Optax: Optax(name="lion", weight_decay=0.1),
     Cosine: Cosine(),
     Steps: Steps(epochs=(3.0, 6.0)),
     Constant: Constant(),
@@ -116,7 +111,7 @@ def rates(schedule, per_epoch=PER_EPOCH, steps=STEPS):
 
 
 def fields_of(*unions):
-    kinds = [kind for union in unions for kind in typing.get_args(union)]
+    kinds = [kind for union in unions for kind in typing.get_args(union)[:-1]]
     return [(kind, f.name) for kind in kinds for f in dataclasses.fields(kind)]
 
 
@@ -164,6 +159,63 @@ def test_adamw_decays_apart_from_the_moments(decay):
 
     expected = np_descent(optimizer, rates(schedule)[:8], direction)
     agree(quadratic_descent(optimizer, schedule, steps=8), expected)
+
+
+@pytest.mark.parametrize("name", ["lion", "lamb", "rmsprop", "adamax", "contrib.muon"])
+def test_optimizers_of_optax_by_name(name):
+    """One step is that of the function there; those without decay have none."""
+    ours, peak = Optax(name=name), Constant(peak=0.1)
+    ours.check()
+    path = quadratic_descent(ours, peak, steps=3)
+    theirs = operator.attrgetter(name)(optax)(0.1, **({} if name in NO_DECAY else DECAY))
+    params = {k: jnp.asarray(v) for k, v in START.items()}
+    state = theirs.init(params)
+    for i in range(3):
+        gradient = jax.tree.map(lambda c, x: jnp.asarray(c) * x, CURVATURE_ARRAYS, params)
+        updates, state = theirs.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+        for key in params:
+            np.testing.assert_allclose(path[key][i], params[key], rtol=1e-5)
+
+
+NO_DECAY, DECAY = ("rmsprop", "adamax"), {"weight_decay": 0.0}
+CURVATURE_ARRAYS = {key: np.array(value) for key, value in CURVATURE.items()}
+
+
+def test_decay_of_optaxs_touches_kernels_and_is_none_where_a_group_has_none():
+    params = {
+        "a": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)},
+        "b": {"kernel": jnp.ones((1, 1))},
+    }
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    optimizer = Optax(name="adamw", weight_decay=0.5)
+    transform = optimizer.transform(lambda step: 0.1, lambda path: float(path.startswith("a")))
+    updates, _ = transform.update(zeros, transform.init(params), params)
+    assert np.unique(updates["a"]["kernel"]).tolist() == [np.float32(-0.05)]
+    assert not np.any(updates["a"]["bias"])
+    assert not np.any(updates["b"]["kernel"])
+    half = optimizer.transform(lambda step: 0.1, lambda path: 0.5)
+    with pytest.raises(ValueError, match=r"^decay: 0.5 cannot work for a/bias, since"):
+        half.init(params)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        (Optax(name="adamm"), r"^name: optax has no optimizer 'adamm'; did you mean .*adam"),
+        (Optax(name="chain"), r"^name: optax has no optimizer 'chain'"),
+        (
+            Optax(name="lion", options=(("beta1", 0.9),)),
+            r"^options: 'beta1' cannot .* b1, b2",
+        ),
+        (Optax(name="lion", options=(("learning_rate", 0.9),)), r"^options: 'learning_rate'"),
+        (Optax(name="rmsprop", weight_decay=0.1), r"^weight_decay: optax.rmsprop has none; leave"),
+        (Optax(weight_decay=-0.1), r"^weight_decay: -0.1 cannot work"),
+    ],
+)
+def test_rules_of_optaxs(optimizer, message):
+    with pytest.raises(ValueError, match=message):
+        optimizer.check()
 
 
 def decays(model, shape) -> dict[str, bool]:

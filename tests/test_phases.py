@@ -4,6 +4,7 @@ import dataclasses
 import json
 from contextlib import closing
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,8 +29,8 @@ from kdjax.experiment.objective import Term
 from kdjax.experiment.phases import begins, layers_of, spans
 from kdjax.experiment.rules import validate
 from kdjax.experiment.runs import baseline_run
-from kdjax.losses import FT, CrossEntropy, FitNet, Paraphraser, SoftTarget
-from kdjax.models import NAMED, infer
+from kdjax.losses import AB, FT, CrossEntropy, FitNet, Paraphraser, SoftTarget
+from kdjax.models import NAMED, VisionModel, infer
 from kdjax.models.summary import abstract_variables
 from kdjax.training.beginning import shapes
 from kdjax.training.cadence import cadence
@@ -40,6 +41,7 @@ from kdjax.training.parts import merged, part, paths
 from kdjax.training.programs import Programs
 from kdjax.training.recipe import Recipe
 from kdjax.training.state import Fixed
+from kdjax.types import Outputs
 from tests.support import TINY, tiny_fit, tiny_run
 from tests.test_loop import Stop, final, metric_lines, run_it
 from tests.training import TEACHER, make_run, random_teacher, start, train
@@ -192,6 +194,10 @@ def test_a_phase_of_no_step_is_refused():
         (Phase(losses=()), r"^student.fit.phases.0.losses: \(\) cannot work; .* at least one term"),
         (Phase(losses=(Term(CrossEntropy(), -1.0),)), r"phases.0.losses.0.weight: -1.0"),
         (Phase(losses=(Term(FT()),)), r"^student.fit.phases: FT reads what Paraphraser trains"),
+        (
+            Phase(losses=(Term(FT()), Term(Paraphraser()))),
+            r"phases: FT reads what Paraphraser",
+        ),
     ],
 )
 def test_rules_of_a_phase(phase, message):
@@ -269,6 +275,27 @@ def test_batch_norm_at_rest_normalises_by_its_running_statistics(digits):
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     slope = embedding.T @ (p - np.eye(10)[np.asarray(batch.label)]) / 32
     np.testing.assert_allclose(layer["kernel"] - trained["kernel"], slope, atol=1e-6)
+
+
+class Counting(VisionModel):
+    """Its statistics are in a layer that Flax does not know as batch norm, as NNX networks' are."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = self.pixels(images).reshape(images.shape[0], -1)
+        seen = self.variable("batch_stats", "seen", jnp.zeros, ())
+        if train:
+            seen.value += 1.0
+        x = nn.Dense(8, name="dense")(x)
+        return Outputs(nn.Dense(10, name="classifier")(x), {}, x)
+
+
+def test_statistics_of_layers_that_are_not_linens_keep_their_bits_too(digits):
+    for phase, expected in ((Phase(), 2.0), (Phase(train=("student/classifier",)), 0.0)):
+        fit = tiny_fit(batch_size=32, phases=(phase,))
+        run = make_run(model=Counting(), losses=(LABELS,), fit=fit)
+        state, *_ = train(run, digits.open("train"), random_teacher(), steps=2)
+        assert float(fetch(state).stats["student"]["seen"]) == expected
 
 
 def test_rates_and_decay_of_groups(digits):
@@ -453,8 +480,9 @@ def test_losses_that_share_parameters_agree_about_them():
         start(recipe.run, recipe)
 
 
-def test_the_baseline_has_the_phases_in_which_labels_count():
-    phases = (FIRST, dataclasses.replace(THEN, schedule=Steps(epochs=(0.5,))))
+@pytest.mark.parametrize("prepared", [FIRST, Phase(epochs=0.5, losses=(Term(AB()),))])
+def test_the_baseline_has_the_phases_in_which_labels_count(prepared):
+    phases = (prepared, dataclasses.replace(THEN, schedule=Steps(epochs=(0.5,))))
     fit = tiny_fit(epochs=1.5, phases=phases)
     student = Student(model=TINY, losses=(LABELS, Term(FT(), 200.0)), fit=fit)
     alone = baseline_run(Experiment(name="x", student=student), TEACHER, (8, 8, 1)).fit

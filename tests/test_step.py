@@ -15,7 +15,8 @@ from kdjax.data.augment import PadCrop, augment
 from kdjax.data.pipeline import TrainingStream
 from kdjax.experiment import Data
 from kdjax.experiment.objective import Term
-from kdjax.experiment.optim import DOT, SGD, Constant
+from kdjax.experiment.optim import DOT, SGD
+from kdjax.experiment.schedules import Constant
 from kdjax.losses import (
     CC,
     CRD,

@@ -9,7 +9,7 @@ import numpy as np
 from kdjax.data.pipeline import TrainingStream
 from kdjax.experiment import Data, Run
 from kdjax.experiment.objective import Term
-from kdjax.experiment.optim import Cosine
+from kdjax.experiment.schedules import Cosine
 from kdjax.losses import CrossEntropy, SoftTarget
 from kdjax.models import Model, SmallCNN
 from kdjax.students.first_weights import first_weights

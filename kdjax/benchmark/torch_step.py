@@ -68,7 +68,8 @@ def make_step(subject: Subject, form: Form) -> Callable[[], Pending]:
     batch = subject.stream.batch(0, subject.rows)
     images = _to_channels_first(np.asarray(batch.image)).to(device, memory_format=memory)
     labels = torch.from_numpy(np.asarray(batch.label, np.int64)).to(device)
-    optimizer = _optimizer(run.fit.optimizer, run.fit.schedule.peak, student)
+    rate = float(subject.recipe.schedule()(0))
+    optimizer = _optimizer(run.fit.optimizer, rate, student)
     objective = [_term(term, i) for i, term in enumerate(run.losses)]
 
     low = run.model.dtype == "bfloat16"

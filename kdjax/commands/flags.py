@@ -14,10 +14,11 @@ import flax.linen as nn
 import tyro
 from tyro import constructors
 
+from kdjax.checks import nearest
 from kdjax.commands import parsing
 from kdjax.experiment import Experiment
 from kdjax.experiment.json import LINEN_FIELDS, is_number_or
-from kdjax.experiment.presets import experiment_of, nearest
+from kdjax.experiment.presets import experiment_of
 from kdjax.experiment.rules import validate
 from kdjax.models import NAMED, Ensemble, Model
 

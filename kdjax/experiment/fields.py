@@ -5,8 +5,9 @@ from typing import Literal
 
 from kdjax.data.augment import Augmentation
 from kdjax.experiment.objective import Term
-from kdjax.experiment.optim import SGD, Cosine, Optimizer, Schedule
+from kdjax.experiment.optim import SGD, Optimizer
 from kdjax.experiment.phases import Phase
+from kdjax.experiment.schedules import Cosine, Schedule
 from kdjax.losses import CrossEntropy, SoftTarget
 from kdjax.models import Model, SmallCNN
 from kdjax.students.derive import Derive

@@ -6,6 +6,11 @@ config of a run runs no code that lies beside it.
 
 import importlib
 import operator
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 
@@ -43,3 +48,18 @@ def name_of(kind: type, base: type) -> str:
             "define it at the top of a module of its own, such as one beside the preset."
         )
     return name
+
+
+@contextmanager
+def written_by_others(kind: type) -> Iterator[None]:
+    """Within it, an error in a class that is not ours becomes a ValueError that says where."""
+    try:
+        yield
+    except Exception as error:
+        file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
+        if isinstance(error, ValueError) or not lines or kind.__module__.startswith("kdjax."):
+            raise
+        text = next(iter(str(error).strip().splitlines()), "")
+        where = f"{Path(str(file)).name}, line {lines[-1]}"
+        raise ValueError(f"{kind.__name__}: {type(error).__name__}: {text} ({where})") from error

@@ -188,6 +188,8 @@ def _tagged_unstructure(converter: cattrs.Converter) -> Callable[[Any], Callable
             if value is None:
                 return None
             kind = type(value)
+            if base is not None and kind not in listed.values():
+                _check_own(value, kind, base)
             values = converter.unstructure(value, kind)
             if base is None or kind in listed.values():
                 return {"type": kind.__name__, **values}
@@ -221,6 +223,19 @@ def _tagged_structure(converter: cattrs.Converter) -> Callable[[Any], Callable[[
         return structure
 
     return factory
+
+
+def _check_own(value: Any, kind: type, base: type) -> None:
+    """ValueError unless a value of a class that is not listed is one that has fields to write."""
+    if not isinstance(value, base):
+        raise ValueError(
+            f"{value!r} is no {base.__name__}; give one of ours, or of a class derived from it."
+        )
+    if "__dataclass_fields__" not in vars(kind):
+        raise ValueError(
+            f"{kind.__name__} is no dataclass, so that its fields would be lost; write "
+            "@dataclass(frozen=True, kw_only=True) above it."
+        )
 
 
 def _check_fields(value: Any, values: dict[str, Any], converter: cattrs.Converter) -> None:

@@ -1,115 +1,23 @@
-"""Optimizers and learning-rate schedules, as values that build Optax transformations."""
+"""Optimizers, as values that build Optax transformations."""
 
-import re
+import inspect
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from functools import cache, partial
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 from jaxtyping import Array
 
-from kdjax.checks import require
+from kdjax.checks import nearest, require
+from kdjax.experiment.updates import Decay, Share, decayed, everywhere, is_kernel, path_of
 
-Decay = Literal["all", "kernels"]
-"""What weight decay touches: every array that is trained, or kernels alone: those of two or more
-axes that are no tokens, positions or scales, as in timm and DeiT."""
-
-Share = Callable[[str], float]
-"""From the path of a parameter, `student/stem/kernel`, to what a number is multiplied by there."""
-
-NO_KERNEL = re.compile(r"token|position|scale|pos_embed|relative_bias")
-"""In the paths of arrays that have two or more axes and are no kernels."""
-
-
-def everywhere(path: str) -> float:
-    """The share of all parameters that are treated alike."""
-    del path
-    return 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cosine:
-    """Linear warm-up to `peak`, then half a cosine down to `peak * final`."""
-
-    peak: float = 0.1
-    """Highest learning rate."""
-    warmup_epochs: float = 0.0
-    """Length of the linear warm-up from zero."""
-    final: float = 0.0
-    """What it falls to by the end, as a fraction of the peak."""
-
-    def check(self) -> None:
-        """Raise ValueError for the first field that cannot work."""
-        _check_rise(self.peak, self.warmup_epochs)
-        require("final", self.final, 0 <= self.final <= 1, "in [0, 1]")
-
-    def schedule(self, steps_per_epoch: float, steps: int) -> optax.Schedule:
-        """Learning rate by step."""
-        warmup = min(round(self.warmup_epochs * steps_per_epoch), steps - 1)
-        cosine = optax.cosine_decay_schedule(self.peak, max(steps - warmup, 1), self.final)
-        return _after_warmup(self.peak, warmup, cosine)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Steps:
-    """Linear warm-up to `peak`, then times `factor` after each of `epochs`."""
-
-    peak: float = 0.05
-    """First learning rate."""
-    epochs: tuple[float, ...] = (150, 180, 210)
-    """When the rate drops, in epochs completed."""
-    factor: float = 0.1
-    """What it is multiplied by at each drop."""
-    warmup_epochs: float = 0.0
-    """Length of the linear warm-up from zero."""
-
-    def check(self) -> None:
-        """Raise ValueError for the first field that cannot work."""
-        _check_rise(self.peak, self.warmup_epochs)
-        times = (self.warmup_epochs, *self.epochs)
-        rising = all(a < b for a, b in zip(times, self.epochs, strict=False))
-        require("epochs", self.epochs, rising, "rising, after the warm-up")
-        require("factor", self.factor, self.factor > 0, "positive")
-
-    def schedule(self, steps_per_epoch: float, steps: int) -> optax.Schedule:
-        """Learning rate by step."""
-        del steps
-        warmup = round(self.warmup_epochs * steps_per_epoch)
-        drops: dict[int, float] = {}
-        for epoch in self.epochs:  # several may fall on one step of a short run
-            step = round(epoch * steps_per_epoch) - warmup
-            drops[step] = drops.get(step, 1.0) * self.factor
-        return _after_warmup(self.peak, warmup, optax.piecewise_constant_schedule(self.peak, drops))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Constant:
-    """Linear warm-up to `peak`, then no change."""
-
-    peak: float = 0.001
-    """The learning rate."""
-    warmup_epochs: float = 0.0
-    """Length of the linear warm-up from zero."""
-
-    def check(self) -> None:
-        """Raise ValueError for the first field that cannot work."""
-        _check_rise(self.peak, self.warmup_epochs)
-
-    def schedule(self, steps_per_epoch: float, steps: int) -> optax.Schedule:
-        """Learning rate by step."""
-        del steps
-        warmup = round(self.warmup_epochs * steps_per_epoch)
-        return _after_warmup(self.peak, warmup, optax.constant_schedule(self.peak))
-
-
-Schedule = Cosine | Steps | Constant
-
-
-def _check_rise(peak: float, warmup_epochs: float) -> None:
-    require("peak", peak, peak > 0, "positive")
-    require("warmup_epochs", warmup_epochs, warmup_epochs >= 0, ">= 0")
+Option = float | int | bool | str
+"""An argument of an optimizer of Optax."""
 
 
 def _check_momentum(name: str, kept: float) -> None:
@@ -120,14 +28,25 @@ def _check_decay(weight_decay: float) -> None:
     require("weight_decay", weight_decay, weight_decay >= 0, ">= 0")
 
 
-def _after_warmup(peak: float, warmup: int, rest: optax.Schedule) -> optax.Schedule:
-    if warmup <= 0:
-        return rest
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), rest], [warmup])
+@dataclass(frozen=True, kw_only=True)
+class Descent:
+    """How gradients become updates: frozen dataclasses derive from it, ours and yours."""
+
+    splits_task: ClassVar[bool] = False
+    """It wants the gradient of the terms that need no teacher by itself, as `task`."""
+
+    def check(self) -> None:
+        """Raise ValueError for the first field that cannot work."""
+
+    def transform(
+        self, rate: optax.Schedule, share: Share = everywhere
+    ) -> optax.GradientTransformation:
+        """Gradients to updates, which are added; `share` is that of the weight decay, by path."""
+        raise TypeError(f"{type(self).__name__} does not define transform")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SGD:
+class SGD(Descent):
     """Stochastic gradient descent with momentum and coupled (L2) weight decay, as in PyTorch."""
 
     momentum: float = 0.9
@@ -138,8 +57,6 @@ class SGD:
     """Added to the gradient as `weight_decay * parameter`."""
     decay: Decay = "kernels"
     """What weight decay touches; the CIFAR-100 benchmark protocol decays "all"."""
-
-    splits_task: ClassVar[bool] = False
 
     def check(self) -> None:
         """Raise ValueError for the first field that cannot work."""
@@ -157,7 +74,7 @@ class SGD:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdamW:
+class AdamW(Descent):
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019, arXiv:1711.05101)."""
 
     b1: float = 0.9
@@ -170,8 +87,6 @@ class AdamW:
     """Times the learning rate, subtracted from the parameter."""
     decay: Decay = "kernels"
     """What weight decay touches."""
-
-    splits_task: ClassVar[bool] = False
 
     def check(self) -> None:
         """Raise ValueError for the first field that cannot work."""
@@ -192,7 +107,7 @@ class AdamW:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DOT:
+class DOT(Descent):
     """SGD with a momentum each for task and teacher (Zhao et al., 2023, arXiv:2307.08436).
 
     `v_task = (momentum - delta) v_task + g_task`, `v_kd = (momentum + delta) v_kd + g_kd`, and both
@@ -246,54 +161,85 @@ class DOT:
         )
 
 
-Optimizer = SGD | AdamW | DOT
+@dataclass(frozen=True, kw_only=True)
+class Optax(Descent):
+    """Any optimizer of Optax by its name there: `lion`, `lamb`, `rmsprop`, `contrib.muon`."""
+
+    name: str = "adam"
+    """Of the function in `optax`; it takes a `learning_rate`."""
+    options: tuple[tuple[str, Option], ...] = ()
+    """Its other arguments, in pairs: `(("b1", 0.95), ("b2", 0.98))`."""
+    weight_decay: float = 0.0
+    """Given to it as `weight_decay`, for what `decay` says."""
+    decay: Decay = "kernels"
+    """What weight decay touches."""
+
+    def check(self) -> None:
+        """Raise ValueError for the first field that cannot work."""
+        _check_decay(self.weight_decay)
+        known = _parameters_of(self.name)
+        own = {"learning_rate", "weight_decay", "mask"}
+        for option, _ in self.options:
+            remedy = f"one of {', '.join(sorted(known - own))}"
+            require("options", option, option in known - own, remedy)
+        if self.weight_decay and not {"weight_decay", "mask"} <= known:
+            raise ValueError(
+                f"weight_decay: optax.{self.name} has none; leave it 0, or take another optimizer."
+            )
+
+    def transform(
+        self, rate: optax.Schedule, share: Share = everywhere
+    ) -> optax.GradientTransformation:
+        """Gradients to updates; `share` is that of the weight decay: 1, or 0 for none."""
+        arguments: dict[str, Any] = dict(self.options)
+        if "weight_decay" in _parameters_of(self.name):
+            arguments |= {"weight_decay": self.weight_decay}
+        if "mask" in _parameters_of(self.name):
+            arguments |= {"mask": partial(jax.tree_util.tree_map_with_path, self._decays(share))}
+        found: optax.GradientTransformation = _function(self.name)(rate, **arguments)
+        return found
+
+    def _decays(self, share: Share) -> Callable[[Any, Array], bool]:
+        def decays(keys: Any, parameter: Array) -> bool:
+            path = path_of(keys)
+            part = share(path)
+            if part not in (0.0, 1.0):
+                raise ValueError(
+                    f"decay: {part} cannot work for {path}, since optax.{self.name} decays all "
+                    "alike; give 0 or 1."
+                )
+            return part == 1.0 and (self.decay == "all" or is_kernel(path, parameter))
+
+        return decays
 
 
-def decayed(weight_decay: float, decay: Decay, share: Share) -> optax.GradientTransformation:
-    """Adds `weight_decay · share(path) · parameter` to the updates of what decays."""
-
-    def update(updates: Any, params: Any) -> Any:
-        def one(path: Any, update: Array, parameter: Array) -> Array:
-            factor = weight_decay * share(path_of(path))
-            if decay == "all" or is_kernel(path_of(path), parameter):
-                return update + factor * parameter
-            return update
-
-        return jax.tree_util.tree_map_with_path(one, updates, params)
-
-    return optax.stateless(update)
+Optimizer = SGD | AdamW | DOT | Optax | Descent
+"""Every optimizer; the last stands for those that are not ours."""
 
 
-def scaled(share: Share) -> optax.GradientTransformation:
-    """Multiplies updates by the share of their paths: learning rates that differ."""
-
-    def update(updates: Any, params: Any) -> Any:
-        del params
-
-        def one(path: Any, update: Array) -> Array:
-            return update * share(path_of(path))
-
-        return jax.tree_util.tree_map_with_path(one, updates)
-
-    return optax.stateless(update)
+def _function(name: str) -> Callable[..., Any]:
+    found: Callable[..., Any] = operator.attrgetter(name)(optax)
+    return found
 
 
-def clipped_apart(norm: float) -> optax.GradientTransformation:
-    """Scales the gradients of the network, and those of adapters, down to this global norm each."""
-
-    def update(updates: Any, params: Any) -> Any:
-        del params
-        clip = optax.clip_by_global_norm(norm)
-        return {of: clip.update(part, optax.EmptyState())[0] for of, part in updates.items()}
-
-    return optax.stateless(update)
-
-
-def is_kernel(path: str, parameter: Array) -> bool:
-    """Whether an array is one that `decay="kernels"` touches."""
-    return parameter.ndim > 1 and (path.endswith("/kernel") or not NO_KERNEL.search(path))
+def _parameters_of(name: str) -> set[str]:
+    """Of an optimizer of Optax; ValueError if it has none of that name."""
+    try:
+        parameters = set(inspect.signature(_function(name)).parameters)
+    except (AttributeError, TypeError, ValueError):
+        parameters = set()
+    if "learning_rate" not in parameters:
+        raise ValueError(f"name: optax has no optimizer {name!r}; {nearest(name, _names())}")
+    return parameters
 
 
-def path_of(keys: Any) -> str:
-    """`student/stem/kernel`: what JAX calls the way to a leaf."""
-    return jax.tree_util.keystr(keys, simple=True, separator="/")
+@cache
+def _names() -> tuple[str, ...]:
+    """Optimizers of Optax."""
+    spaces = (("", optax), ("contrib.", optax.contrib))
+    return tuple(
+        f"{prefix}{name}"
+        for prefix, space in spaces
+        for name, found in vars(space).items()
+        if inspect.isfunction(found) and "learning_rate" in inspect.signature(found).parameters
+    )

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from kdjax.checks import require, within
 from kdjax.experiment.objective import Term
-from kdjax.experiment.optim import Optimizer, Schedule
+from kdjax.experiment.optim import Optimizer
+from kdjax.experiment.schedules import Schedule
 
 BLOCK = re.compile(r"(?:.*/)?stage(\d+)_(?:block(\d+)|down)")
 FIRST_LAYER = re.compile(r"(?:.*/)?(?:stem|patch|position|class_token|distillation_token)")

@@ -1,15 +1,15 @@
 """Presets: files with a function `config`, whose parameters are flags of their own."""
 
 import argparse
-import difflib
 import importlib.util
 import inspect
 import sys
 import textwrap
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
+from kdjax.checks import nearest
 from kdjax.experiment.fields import Experiment
 from kdjax.experiment.json import from_dict, read_json, to_dict
 
@@ -68,12 +68,6 @@ def load_preset(path: str | Path) -> Config:
     if not inspect.isfunction(config):
         raise ValueError(f"preset {path} has no function config() that returns an Experiment.")
     return config
-
-
-def nearest(name: str, names: Collection[str]) -> str:
-    """What was probably meant, or all there is."""
-    close = difflib.get_close_matches(name, names, n=3)
-    return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(names)}."
 
 
 def _own_arguments(config: Config, arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:

@@ -3,6 +3,10 @@
 import dataclasses
 import math
 from collections.abc import Iterator
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
 
 from kdjax.checks import require, within
 from kdjax.data.augment import Augmentation
@@ -16,6 +20,7 @@ from kdjax.experiment.fields import (
     Student,
     Teacher,
 )
+from kdjax.experiment.importing import written_by_others
 from kdjax.experiment.objective import Term
 from kdjax.experiment.phases import Phase, spans
 from kdjax.models.check import check_model
@@ -189,6 +194,22 @@ def check_views(data: Data, shape: Shape) -> None:
         for i, transform in enumerate(getattr(data, name) or ()):
             with within(f"data.{name}.{i}"):
                 transform.check_shape(shape)
+            if type(transform) not in get_args(Augmentation):
+                _check_view(f"data.{name}.{i}", transform, shape)
+
+
+def _check_view(where: str, transform: Augmentation, shape: Shape) -> None:
+    """A view of the user's own keeps what an image is; one that mixes is seen when it is run."""
+    if transform.mixes:
+        return
+    image, key = jax.ShapeDtypeStruct(shape, jnp.uint8), jax.eval_shape(lambda: jax.random.key(0))
+    with written_by_others(type(transform)):
+        seen = jax.eval_shape(transform, key, image)
+    if (seen.shape, seen.dtype) != (image.shape, image.dtype):
+        raise ValueError(
+            f"{where}: {type(transform).__name__} makes {seen.dtype}{list(seen.shape)} of "
+            f"{image.dtype}{list(image.shape)}; a view has the shape and type of its image."
+        )
 
 
 def _check_fit(where: str, fit: Fit) -> None:

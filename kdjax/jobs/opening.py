@@ -117,6 +117,7 @@ def _check_phases(work: Work, run: Run, teacher: Model | None) -> None:
     """Whether what its losses compare, and what its phases train, is there."""
     recipe = Recipe.of(run, teacher, work.dataset.info.sizes["train"])
     params = shapes(recipe, work.dataset.info.shape).params
+    recipe.check(params)
     for i, phase in enumerate(run.fit.phases):
         with within(f"{field_of(run.role)}.fit.phases.{i}"):
             phase.check_paths(list(paths(params)))

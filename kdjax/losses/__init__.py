@@ -80,5 +80,6 @@ Loss = (
     | PKT
     | CC
     | DIST
+    | DistillationLoss
 )
-"""Every loss a config file can name."""
+"""Every loss a config file can name; the last stands for those that are not ours."""

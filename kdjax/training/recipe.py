@@ -3,15 +3,18 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
 from kdjax.checks import within
 from kdjax.experiment import Run
+from kdjax.experiment.importing import written_by_others
 from kdjax.experiment.objective import Term
-from kdjax.experiment.optim import Optimizer, clipped_apart, scaled
+from kdjax.experiment.optim import Optimizer
 from kdjax.experiment.runs import field_of
+from kdjax.experiment.updates import clipped_apart, scaled
 from kdjax.models import Model
 from kdjax.training.state import TrainState
 from kdjax.training.stretch import Stretch, stretches
@@ -87,6 +90,14 @@ class Recipe:
         whole = optax.chain(*transforms) if len(transforms) > 1 else transforms[0]
         return optax.with_extra_args_support(whole)
 
+    def check(self, params: Any) -> None:
+        """ValueError unless optimizer and schedule of each phase do what they should, for these
+        parameters, which may be shapes."""
+        for stretch in self.stretches:
+            recipe = self.at(stretch.first)
+            _check_rates(recipe)
+            _check_updates(recipe, params)
+
     def weights(self, state: TrainState) -> Float[Array, " terms"]:
         """What each term counts in the step that follows."""
         epoch = state.step / self.steps_per_epoch
@@ -115,3 +126,32 @@ class Recipe:
 def _later(schedule: optax.Schedule, steps: int) -> optax.Schedule:
     """The schedule begun so many steps later, or earlier."""
     return (lambda step: schedule(step - steps)) if steps else schedule
+
+
+def _check_rates(recipe: Recipe) -> None:
+    kind = type(recipe.stretch.phase.schedule or recipe.run.fit.schedule)
+    with written_by_others(kind):
+        rate = jax.eval_shape(recipe.schedule(), jax.ShapeDtypeStruct((), jnp.int32))
+    if jnp.shape(rate) != ():
+        raise ValueError(f"{kind.__name__}: a rate is one number, and this has {list(rate.shape)}.")
+
+
+def _check_updates(recipe: Recipe, params: Any) -> None:
+    kind, moving = type(recipe.optimizer), recipe.stretch.moving(params)
+    extra = {"task": moving} if recipe.optimizer.splits_task else {}
+
+    def updates(moving: Any, extra: Any) -> Any:
+        transform = recipe.transform(params)
+        return transform.update(moving, transform.init(moving), moving, **extra)[0]
+
+    with written_by_others(kind):
+        found = jax.eval_shape(updates, moving, extra)
+    if jax.tree.map(_kind, found) != jax.tree.map(_kind, moving):
+        raise ValueError(
+            f"{kind.__name__}: its updates differ from the parameters in "
+            "structure, shape or type; return one for each, of the same shape."
+        )
+
+
+def _kind(leaf: Any) -> str:
+    return f"{leaf.dtype}{list(leaf.shape)}"

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from kdjax.experiment.importing import written_by_others
 from kdjax.experiment.objective import Term, adapter_names
 from kdjax.models import Model
 from kdjax.training.parts import merged
@@ -150,10 +151,25 @@ def _adapters(
     variables: dict[str, Any] = {}
     for i, (name, term) in enumerate(zip(adapter_names(terms), terms, strict=True)):
         rngs = {"params": jax.random.fold_in(key, i), "loss": key}
-        drawn = term.loss.init(rngs, student_outputs, teacher_outputs, batch)
+        outputs_of_both = student_outputs, teacher_outputs
+        with written_by_others(type(term.loss)):
+            values, drawn = term.loss.init_with_output(rngs, *outputs_of_both, batch)
+        _check_values(term, values)
         variables[name] = merged(drawn, variables.get(name, {}))
         _check_shared(term, drawn, variables[name])
     return {name: v for name, v in variables.items() if v}
+
+
+def _check_values(term: Term, values: Any) -> None:
+    """ValueError unless a loss says one float32 for each example, or one for all."""
+    wanted = () if term.loss.whole_batch else (1,)
+    if jnp.shape(values) != wanted or jnp.result_type(values) != jnp.float32:
+        what = f"{jnp.result_type(values)}{list(jnp.shape(values))}"
+        one = "one number, being a loss of the whole batch" if term.loss.whole_batch else "(1,)"
+        raise ValueError(
+            f"{type(term.loss).__name__} returns {what} for a batch of 1 example; it must be "
+            f"float32, {one}."
+        )
 
 
 def _check_shared(term: Term, drawn: Variables, shared: Variables) -> None:

@@ -10,8 +10,8 @@ from jaxtyping import Array
 
 from kdjax.experiment import Phase, Run
 from kdjax.experiment.objective import Term, adapter_names, for_examples, joined, term_names
-from kdjax.experiment.optim import Share
 from kdjax.experiment.phases import BOTH, layers_of, spans
+from kdjax.experiment.updates import Share
 from kdjax.models.batch_norm import resting
 from kdjax.training.parts import merged, part, paths
 

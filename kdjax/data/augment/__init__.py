@@ -33,7 +33,9 @@ Augmentation = (
     | Cutout
     | Mixup
     | CutMix
+    | Transform
 )
+"""Every random view; the last stands for those that are not ours."""
 
 VIEWS, TEACHER_VIEWS = 1, 3
 """Streams of the seed that views are drawn from; initial weights and losses use others."""

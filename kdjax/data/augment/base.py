@@ -1,5 +1,6 @@
 """What a transform is: a pure function of an image and its key, or of all of a device's batch."""
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import jax
@@ -13,6 +14,7 @@ Shape = tuple[int, int, int]
 """Height, width and channels of an image."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class Transform:
     """A random view of an image `[H, W, C]`, uint8 to uint8.
 

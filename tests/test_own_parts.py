@@ -1,0 +1,281 @@
+"""Losses, optimizers, schedules and views that kdjax does not know: as its own, but for errors."""
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from kdjax.cli import main
+from kdjax.data.augment import Transform
+from kdjax.evaluation.load import load
+from kdjax.experiment import (
+    Data,
+    Descent,
+    Experiment,
+    Fit,
+    LearningRate,
+    Phase,
+    Student,
+    Term,
+)
+from kdjax.experiment.json import from_dict, to_dict
+from kdjax.experiment.optim import Optax, Optimizer
+from kdjax.experiment.presets import load_experiment, load_preset
+from kdjax.experiment.rules import check_views, validate
+from kdjax.losses import CrossEntropy, DistillationLoss, Loss
+from kdjax.training.beginning import shapes
+from kdjax.training.loop import Preempted, Teaching
+from kdjax.training.recipe import Recipe
+from tests.support import TINY, tiny_fit
+from tests.test_loop import Stop, final, metric_lines, run_it
+from tests.training import TEACHER, make_run, random_teacher
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "examples" / "own_parts"
+PRESET = FOLDER / "preset.py"
+load_preset(PRESET)  # from here on the module beside it can be imported
+
+from parts import Darken, HuberEmbedding, SignDescent, Triangle  # noqa: E402
+
+SHAPE = (8, 8, 1)
+LABELS = Term(CrossEntropy())
+
+
+def own_run(**fields: Any):
+    """A distillation in which every part that may be is one's own."""
+    fit = tiny_fit(optimizer=SignDescent(), schedule=Triangle(peak=0.003), **fields)
+    run = make_run(losses=(LABELS, Term(HuberEmbedding())), fit=fit)
+    return dataclasses.replace(run, data=dataclasses.replace(run.data, augment=(Darken(),)))
+
+
+@pytest.fixture(scope="module")
+def whole(digits, tmp_path_factory):
+    """A run of its own, undisturbed."""
+    path = tmp_path_factory.mktemp("own") / "student"
+    run_it(own_run(), path, digits, teacher=Teaching(TEACHER, random_teacher()))
+    return path
+
+
+# --- As ours -------------------------------------------------------------------------------------
+
+
+def test_stopped_and_resumed_with_own_parts_is_undisturbed(whole, digits, tmp_path):
+    run, teacher = own_run(), Teaching(TEACHER, random_teacher())
+    with pytest.raises(Preempted):
+        run_it(run, tmp_path / "student", digits, teacher=teacher, stop=Stop(4))
+    run_it(run, tmp_path / "student", digits, teacher=teacher)
+    assert final(tmp_path / "student") == final(whole)
+    assert metric_lines(tmp_path / "student") == metric_lines(whole)
+    rates = [line["learning_rate"] for line in metric_lines(whole) if line["kind"] == "train"]
+    assert rates[0] == 0.0
+    assert rates[1] == pytest.approx(0.003 * 2 / 3)
+
+
+def test_a_run_records_the_parts_as_they_were(whole):
+    assert load(whole).run == own_run()
+    text = (whole / "config.json").read_text()
+    for name in ("Darken", "HuberEmbedding", "SignDescent", "Triangle"):
+        assert f'"parts:{name}"' in text
+
+
+def test_another_process_exports_it(whole, tmp_path):
+    """And says where to look, if it cannot find the module; it never looks into the run."""
+    command = [sys.executable, "-m", "kdjax.cli", "export", str(whole)]
+    command += ["--output", str(tmp_path / "out")]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    lost = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert lost.returncode == 1
+    assert "put the folder that holds parts on PYTHONPATH" in lost.stderr
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(FOLDER)])
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert (tmp_path / "out" / "weights.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_a_job_takes_flags_of_the_parts(data_directory, tmp_path):
+    """The preset, as a person runs it, a lot shorter."""
+    own = ("--student.losses.2.loss.delta", "0.5", "--student.fit.optimizer.kept", "0.8")
+    quick = ("--teacher.fit.epochs", "1", "--student.fit.epochs", "1", "--baseline", "False")
+    where = ("--data.directory", str(data_directory), "--workdir", str(tmp_path))
+    assert main(["distill", str(PRESET), *own, *quick, *where]) == 0
+    run = load(tmp_path / "student").run
+    assert run.losses[2] == Term(HuberEmbedding(delta=0.5))
+    assert run.fit.optimizer == SignDescent(kept=0.8)
+    assert {"report.html", "summary.json", "export"} <= {p.name for p in tmp_path.iterdir()}
+
+
+def test_the_example_is_valid_and_comes_back():
+    experiment = load_experiment(str(PRESET))
+    validate(experiment)
+    assert from_dict(json.loads(json.dumps(to_dict(experiment))), Experiment, "x") == experiment
+
+
+def test_a_phase_takes_them_too():
+    phase = Phase(losses=(Term(HuberEmbedding()),), optimizer=SignDescent(), schedule=Triangle())
+    experiment = Experiment(name="x", student=Student(model=TINY, fit=tiny_fit(phases=(phase,))))
+    validate(experiment)
+    assert from_dict(to_dict(experiment), Experiment, "x") == experiment
+
+
+def test_their_fields_obey_their_own_rules():
+    student = Student(model=TINY, losses=(Term(HuberEmbedding(delta=0.0)),))
+    with pytest.raises(ValueError, match=r"^student.losses.0.loss.delta: 0.0 cannot work"):
+        validate(Experiment(name="x", student=student))
+    with pytest.raises(ValueError, match=r"^student.fit.optimizer.kept: 1.0 cannot work"):
+        validate(Experiment(name="x", student=Student(fit=Fit(optimizer=SignDescent(kept=1.0)))))
+
+
+# --- What cannot be kept -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Whose types no test checks."""
+
+    loss: Loss = field(default_factory=CrossEntropy)
+    optimizer: Optimizer = field(default_factory=Optax)
+
+
+class Undecorated(Descent):
+    kept: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unwritable(LearningRate):
+    points: Any = None
+
+
+class Bare(DistillationLoss):
+    activation: Any = None
+
+
+def local_class():
+    @dataclass(frozen=True, kw_only=True)
+    class Hidden(Transform):
+        most: float = 0.5
+
+    return Hidden()
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (Holder(loss=lambda student, teacher, batch: 0.0), r"lambda> .* is no DistillationLoss"),
+        (Holder(optimizer=optax.sgd(0.1)), r"is no Descent; give one of ours, or of a class"),
+        (Fit(optimizer=Undecorated()), r"^Undecorated is no dataclass, so that its fields"),
+        (Fit(schedule=Unwritable(points=np.ones(3))), r"^Unwritable.points: array.* does"),
+        (Fit(schedule=Unwritable(points=max)), r"^Unwritable.points: <built-in function max> does"),
+        (Term(Bare(activation=jax.nn.relu)), r"^Bare.activation: .* does not come back from JSON"),
+        (Data(augment=(local_class(),)), r"^Hidden cannot be imported by later commands from"),
+    ],
+)  # fmt: skip
+def test_what_could_not_be_read_again_is_refused(value, message):
+    with pytest.raises(ValueError, match=message):
+        to_dict(value)
+
+
+# --- What would fail later -----------------------------------------------------------------------
+
+
+class Wide(DistillationLoss):
+    def __call__(self, student, teacher, batch):
+        return student.logits
+
+
+class Summed(DistillationLoss):
+    def __call__(self, student, teacher, batch):
+        return student.logits.sum()
+
+
+class Short(DistillationLoss):
+    def __call__(self, student, teacher, batch):
+        return student.logits.sum(axis=-1).astype("bfloat16")
+
+
+class Broken(DistillationLoss):
+    def __call__(self, student, teacher, batch):
+        return student.logits.nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cropped(Transform):
+    def __call__(self, key, image):
+        return image[1:]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Floating(Transform):
+    def __call__(self, key, image):
+        return image / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scalar(Descent):
+    def transform(self, rate, share=None):
+        return optax.stateless(lambda updates, params: jax.tree.map(jnp.sum, updates))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoRates(LearningRate):
+    def schedule(self, steps_per_epoch, steps):
+        return lambda step: jnp.stack([step, step])
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (Wide(), r"^Wide returns float32\[1, 10\] for a batch of 1 example; .* float32, \(1,\)"),
+        (Summed(), r"^Summed returns float32\[\] for a batch of 1 example"),
+        (Short(), r"^Short returns bfloat16\[1\] for a batch of 1 example; it must be float32"),
+        (Broken(), r"^Broken: AttributeError: .*nothing.* \(test_own_parts.py, line \d+\)"),
+    ],
+)
+def test_a_loss_is_traced_before_training(loss, message):
+    recipe = Recipe.of(make_run(losses=(Term(loss),)), TEACHER, 1200)
+    with pytest.raises(ValueError, match=message):
+        shapes(recipe, SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("view", "message"),
+    [
+        (Cropped(), r"^data.augment.0: Cropped makes uint8\[7, 8, 1\] of uint8\[8, 8, 1\]"),
+        (Floating(), r"^data.augment.0: Floating makes float32\[8, 8, 1\] of uint8"),
+    ],
+)
+def test_a_view_is_traced_before_training(view, message):
+    with pytest.raises(ValueError, match=message):
+        check_views(Data(augment=(view,)), SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"optimizer": Scalar()}, r"^Scalar: its updates differ from the parameters in structure"),
+        ({"schedule": TwoRates()}, r"^TwoRates: a rate is one number, and this has \[2\]"),
+        ({"optimizer": Descent()}, r"^Descent does not define transform"),
+    ],
+)
+def test_an_optimizer_and_a_schedule_are_traced_before_training(fields, message):
+    recipe = Recipe.of(make_run(losses=(LABELS,), fit=tiny_fit(**fields)), TEACHER, 1200)
+    with pytest.raises((ValueError, TypeError), match=message):
+        recipe.check(shapes(recipe, SHAPE).params)
+
+
+def test_the_documentation_shows_the_code_that_runs():
+    page = (ROOT / "docs" / "own-parts.md").read_text()
+    source = (FOLDER / "parts.py").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 4
+    assert all(block.strip() in source for block in blocks)
