@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax.models import NAMED, ResNet, SmallCNN
+from kdjax.models import NAMED, ResNet, SmallCNN, VisionModel
 from kdjax.students.channels import channels, group_counts
 from kdjax.students.derive import derive
 from kdjax.students.inherit import inherit, nested
@@ -440,6 +440,29 @@ def test_after_one_batch_evaluation_equals_training_on_it(teacher):
     expected, _ = training(variables, x)
     np.testing.assert_allclose(logits(teacher, found, x), expected.logits, rtol=1e-4, atol=1e-4)
     assert not np.allclose(logits(teacher, variables, x), expected.logits, atol=1e-2)
+
+
+class Momenta(VisionModel):
+    """Whose layers forget at different rates, as MobileNetV3's do, and NNX's by default."""
+
+    momenta: tuple[float, ...] = (0.99, 0.9997, 0.5)
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = self.pixels(images)
+        for i, momentum in enumerate(self.momenta):
+            x = self.conv(4, 3, name=f"conv{i}")(x)
+            x = nn.BatchNorm(not train, momentum=momentum, name=f"bn{i}")(x)
+        x = x.mean(axis=(1, 2))
+        return Outputs(nn.Dense(10, name="classifier")(x), {}, x)
+
+
+def test_momentum_is_measured_and_not_assumed():
+    model, x = Momenta(), images(16)
+    variables = filled(model)
+    found = recalibrate(model, variables, [x])
+    expected, _ = model.apply(variables, jnp.asarray(x), train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(logits(model, found, x), expected.logits, rtol=1e-3, atol=1e-3)
 
 
 def test_only_the_statistics_change_and_they_keep_their_structure():

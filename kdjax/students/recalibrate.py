@@ -4,6 +4,7 @@ Must not know where the weights come from, nor which layers normalise.
 """
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +12,6 @@ import numpy as np
 from jaxtyping import Array, UInt8
 
 from kdjax.models import Model
-from kdjax.models.base import MOMENTUM
 from kdjax.types import Variables
 
 Images = UInt8[np.ndarray, "n H W C"] | UInt8[Array, "n H W C"]
@@ -26,23 +26,39 @@ def recalibrate(model: Model, variables: Variables, batches: Iterable[Images]) -
     """
     if "batch_stats" not in variables:
         return dict(variables)
+    old = variables["batch_stats"]
     local = model.clone(sync_batch_norm=False)
-    # From zero, one update leaves (1 - momentum) times the statistics of the batch.
-    zero = jax.tree.map(np.zeros_like, variables["batch_stats"])
-    fresh = jax.device_put({**variables, "batch_stats": zero})
 
     @jax.jit
-    def measure(fresh: Variables, images: Array) -> Any:
-        _, updated = local.apply(fresh, images, train=True, mutable=["batch_stats"])
-        return jax.tree.map(lambda x: x / (1 - MOMENTUM), updated["batch_stats"])
+    def seen(stats: Any, images: Array) -> Any:
+        _, updated = local.apply(
+            {**variables, "batch_stats": stats}, images, train=True, mutable=["batch_stats"]
+        )
+        return updated["batch_stats"]
 
-    sizes, measured = [], []
+    sizes, measured, kept = [], [], None
+    zero, high = (jax.tree.map(partial(np.full_like, fill_value=c), old) for c in (0.0, HIGH))
     for images in batches:
+        from_zero = jax.device_get(seen(zero, images))
+        if kept is None:
+            kept = jax.tree.map(_momentum, from_zero, jax.device_get(seen(high, images)))
         sizes.append(len(images))
-        measured.append(jax.device_get(measure(fresh, images)))
+        measured.append(jax.tree.map(lambda x, m: x / (1 - m), from_zero, kept))
     if not measured:
         return dict(variables)
     return {**variables, "batch_stats": _pool(measured, np.array(sizes))}
+
+
+HIGH = 2.0**20
+"""A running statistic that no batch comes near to."""
+
+
+def _momentum(from_zero: np.ndarray, from_high: np.ndarray) -> float:
+    """The share of running statistics that outlives an update, `m` of `m old + (1 - m) new`.
+
+    Layers differ, and those of others do not say: two updates by one batch do.
+    """
+    return round(float(np.median(from_high - from_zero)) / HIGH, 6)
 
 
 def _pool(batches: list[Mapping[str, Any]], sizes: np.ndarray) -> dict[str, Any]:
