@@ -24,13 +24,17 @@ from kdjax.data.augment import (
     PadCrop,
     RandAugment,
     RandomResizedCrop,
+    Transform,
 )
 from kdjax.experiment import (
     Copied,
     Data,
     Derive,
+    Descent,
     Experiment,
     Fit,
+    LearningRate,
+    Phase,
     Processes,
     Published,
     Run,
@@ -50,6 +54,7 @@ from kdjax.losses import (
     WSLD,
     AttentionTransfer,
     CrossEntropy,
+    DistillationLoss,
     FitNet,
     LogitStandardization,
     Loss,
@@ -160,6 +165,10 @@ def test_json_and_back_is_the_same_value(config):
     assert {type(v) for v in again.data.augment} == {type(v) for v in config.data.augment}
 
 
+FOR_OTHERS = {VisionModel, DistillationLoss, Descent, LearningRate, Transform}
+"""What stands for classes that are not ours."""
+
+
 @pytest.mark.parametrize(
     ("union", "path"),
     [
@@ -171,7 +180,7 @@ def test_json_and_back_is_the_same_value(config):
     ],
 )
 def test_every_choice_survives_and_carries_its_type(union, path):
-    for kind in set(typing.get_args(union)) - {VisionModel}:  # it stands for networks of others
+    for kind in set(typing.get_args(union)) - FOR_OTHERS:
         config = replaced(FULL, path, kind())
         values = to_dict(config)
         keys = [int(key) if key.isdecimal() else key for key in path.split(".")]
@@ -367,6 +376,27 @@ def test_every_named_network_passes(name):
         validate(replaced(PLAIN, path, NAMED[name]))
 
 
+def test_a_drop_of_the_rate_comes_before_the_end():
+    """Also within a phase, and in no phase that has a schedule of its own."""
+    late = Steps(epochs=(10.0, 30.0))
+    message = r"schedule.epochs: \(10.0, 30.0\) cannot work; it must be before the end, after 30"
+    with pytest.raises(ValueError, match=f"^student.fit.{message}"):
+        validate(replaced(PLAIN, "student.fit.schedule", late))
+    phased = replaced(PLAIN, "student.fit.phases", (Phase(schedule=late),))
+    with pytest.raises(ValueError, match=f"^student.fit.phases.0.{message}"):
+        validate(phased)
+    unread = replaced(PLAIN, "student.fit.phases", (Phase(schedule=Constant()),))
+    validate(replaced(unread, "student.fit.schedule", late))
+
+
+def test_an_objective_of_no_weight_is_refused():
+    """A ramp may give it one."""
+    for term in (Term(SoftTarget(), 0.0), Term(SoftTarget(), 1.0, Ramp(start=0.0, stop=0.0))):
+        with pytest.raises(ValueError, match=r"^student.losses: all terms have weight 0"):
+            validate(replaced(PLAIN, "student.losses", (term,)))
+    validate(replaced(PLAIN, "student.losses", (Term(SoftTarget(), 1.0, Ramp()),)))
+
+
 FITS = [
     ("epochs", 0.0, "positive"),
     ("epochs", float("inf"), "a finite number"),
@@ -374,6 +404,8 @@ FITS = [
     ("accumulate", 0, "a divisor of 128"),
     ("accumulate", 3, "a divisor of 128"),
     ("eval_every", 0.0, "positive"),
+    ("eval_every", 31.0, "at most 30, or nothing is validated but the end"),
+    ("schedule.warmup_epochs", 30.0, "less than the 30 epochs there are"),
     ("clip_norm", 0.0, "positive, or None"),
     ("ema_decay", 0.0, "in (0, 1), or None"),
     ("ema_decay", 1.0, "in (0, 1), or None"),

@@ -35,7 +35,7 @@ OTHER_VALUES = {
     (DOT, "delta"): 0.01,
     (DOT, "weight_decay"): 0.1,
     (DOT, "decay"): "all",
-    (Optax, "name"): "adagrad",
+    (Optax, "method"): "adagrad",
     (Optax, "options"): (("b1", 0.5),),
     (Optax, "weight_decay"): 0.5,
     (Optax, "decay"): "all",
@@ -54,7 +54,7 @@ BASES = {
     SGD: SGD(weight_decay=0.01),
     AdamW: AdamW(weight_decay=0.01),
     DOT: DOT(weight_decay=0.01),
-    Optax: Optax(name="lion", weight_decay=0.1),
+    Optax: Optax(method="lion", weight_decay=0.1),
     Cosine: Cosine(),
     Steps: Steps(epochs=(3.0, 6.0)),
     Constant: Constant(),
@@ -164,7 +164,7 @@ def test_adamw_decays_apart_from_the_moments(decay):
 @pytest.mark.parametrize("name", ["lion", "lamb", "rmsprop", "adamax", "contrib.muon"])
 def test_optimizers_of_optax_by_name(name):
     """One step is that of the function there; those without decay have none."""
-    ours, peak = Optax(name=name), Constant(peak=0.1)
+    ours, peak = Optax(method=name), Constant(peak=0.1)
     ours.check()
     path = quadratic_descent(ours, peak, steps=3)
     theirs = operator.attrgetter(name)(optax)(0.1, **({} if name in NO_DECAY else DECAY))
@@ -188,7 +188,7 @@ def test_decay_of_optaxs_touches_kernels_and_is_none_where_a_group_has_none():
         "b": {"kernel": jnp.ones((1, 1))},
     }
     zeros = jax.tree.map(jnp.zeros_like, params)
-    optimizer = Optax(name="adamw", weight_decay=0.5)
+    optimizer = Optax(method="adamw", weight_decay=0.5)
     transform = optimizer.transform(lambda step: 0.1, lambda path: float(path.startswith("a")))
     updates, _ = transform.update(zeros, transform.init(params), params)
     assert np.unique(updates["a"]["kernel"]).tolist() == [np.float32(-0.05)]
@@ -202,14 +202,17 @@ def test_decay_of_optaxs_touches_kernels_and_is_none_where_a_group_has_none():
 @pytest.mark.parametrize(
     ("optimizer", "message"),
     [
-        (Optax(name="adamm"), r"^name: optax has no optimizer 'adamm'; did you mean .*adam"),
-        (Optax(name="chain"), r"^name: optax has no optimizer 'chain'"),
+        (Optax(method="adamm"), r"^method: optax has no optimizer 'adamm'; did you mean .*adam"),
+        (Optax(method="chain"), r"^method: optax has no optimizer 'chain'"),
         (
-            Optax(name="lion", options=(("beta1", 0.9),)),
+            Optax(method="lion", options=(("beta1", 0.9),)),
             r"^options: 'beta1' cannot .* b1, b2",
         ),
-        (Optax(name="lion", options=(("learning_rate", 0.9),)), r"^options: 'learning_rate'"),
-        (Optax(name="rmsprop", weight_decay=0.1), r"^weight_decay: optax.rmsprop has none; leave"),
+        (Optax(method="lion", options=(("learning_rate", 0.9),)), r"^options: 'learning_rate'"),
+        (
+            Optax(method="rmsprop", weight_decay=0.1),
+            r"^weight_decay: optax.rmsprop has none; leave",
+        ),
         (Optax(weight_decay=-0.1), r"^weight_decay: -0.1 cannot work"),
     ],
 )

@@ -102,7 +102,8 @@ def _parts(subject: Subject) -> dict[str, Callable[[TrainState, Fixed, Batch], A
     def update(state: TrainState, fixed: Fixed, batch: Batch) -> Any:
         moving = subject.recipe.stretch.moving(state.params)
         optimizer = subject.recipe.transform(state.params)
-        updates, moments = optimizer.update(moving, state.optimizer, moving)
+        extra = {"task": moving} if subject.recipe.optimizer.splits_task else {}
+        updates, moments = optimizer.update(moving, state.optimizer, moving, **extra)
         return jax.tree.map(lambda x, u: x + u, moving, updates), moments
 
     return {

@@ -58,7 +58,9 @@ class Fit:
     batch_size: int = 128
     """Examples in the global batch, whatever the number of devices."""
     accumulate: int = 1
-    """Cut each global batch into this many slices, one after the other, to save memory."""
+    """Cut each global batch into this many slices, one after the other, to save memory. Batch norm
+    and losses of the whole batch see a slice at a time; running statistics are updated once a step,
+    by the mean over the slices."""
     optimizer: Optimizer = field(default_factory=SGD)
     """How gradients become updates."""
     schedule: Schedule = field(default_factory=Cosine)
@@ -76,7 +78,7 @@ class Fit:
     """Every so many steps, scale the terms so that their weights are ratios of gradient norms on
     the network, the first term's being the measure; None: never."""
     eval_every: float = 1.0
-    """Epochs between validations; a checkpoint follows each."""
+    """Epochs between validations; a checkpoint follows each. The end is always validated."""
 
 
 @dataclass(frozen=True, kw_only=True)

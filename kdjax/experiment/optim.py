@@ -165,7 +165,7 @@ class DOT(Descent):
 class Optax(Descent):
     """Any optimizer of Optax by its name there: `lion`, `lamb`, `rmsprop`, `contrib.muon`."""
 
-    name: str = "adam"
+    method: str = "adam"
     """Of the function in `optax`; it takes a `learning_rate`."""
     options: tuple[tuple[str, Option], ...] = ()
     """Its other arguments, in pairs: `(("b1", 0.95), ("b2", 0.98))`."""
@@ -177,14 +177,14 @@ class Optax(Descent):
     def check(self) -> None:
         """Raise ValueError for the first field that cannot work."""
         _check_decay(self.weight_decay)
-        known = _parameters_of(self.name)
+        known = _parameters_of(self.method)
         own = {"learning_rate", "weight_decay", "mask"}
         for option, _ in self.options:
             remedy = f"one of {', '.join(sorted(known - own))}"
             require("options", option, option in known - own, remedy)
         if self.weight_decay and not {"weight_decay", "mask"} <= known:
             raise ValueError(
-                f"weight_decay: optax.{self.name} has none; leave it 0, or take another optimizer."
+                f"weight_decay: optax.{self.method} has none; leave it 0, or take another one."
             )
 
     def transform(
@@ -192,11 +192,11 @@ class Optax(Descent):
     ) -> optax.GradientTransformation:
         """Gradients to updates; `share` is that of the weight decay: 1, or 0 for none."""
         arguments: dict[str, Any] = dict(self.options)
-        if "weight_decay" in _parameters_of(self.name):
+        if "weight_decay" in _parameters_of(self.method):
             arguments |= {"weight_decay": self.weight_decay}
-        if "mask" in _parameters_of(self.name):
+        if "mask" in _parameters_of(self.method):
             arguments |= {"mask": partial(jax.tree_util.tree_map_with_path, self._decays(share))}
-        found: optax.GradientTransformation = _function(self.name)(rate, **arguments)
+        found: optax.GradientTransformation = _function(self.method)(rate, **arguments)
         return found
 
     def _decays(self, share: Share) -> Callable[[Any, Array], bool]:
@@ -205,7 +205,7 @@ class Optax(Descent):
             part = share(path)
             if part not in (0.0, 1.0):
                 raise ValueError(
-                    f"decay: {part} cannot work for {path}, since optax.{self.name} decays all "
+                    f"decay: {part} cannot work for {path}, since optax.{self.method} decays all "
                     "alike; give 0 or 1."
                 )
             return part == 1.0 and (self.decay == "all" or is_kernel(path, parameter))
@@ -229,7 +229,7 @@ def _parameters_of(name: str) -> set[str]:
     except (AttributeError, TypeError, ValueError):
         parameters = set()
     if "learning_rate" not in parameters:
-        raise ValueError(f"name: optax has no optimizer {name!r}; {nearest(name, _names())}")
+        raise ValueError(f"method: optax has no optimizer {name!r}; {nearest(name, _names())}")
     return parameters
 
 

@@ -2,27 +2,30 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from typing import get_args
 
 import jax
 import jax.numpy as jnp
 
 from kdjax.checks import require, within
-from kdjax.data.augment import Augmentation
+from kdjax.data.augment import Augmentation, mixing_among
 from kdjax.experiment.fields import (
     ASSISTANTS,
     Cache,
     Data,
     Experiment,
-    Fit,
     Runtime,
     Student,
     Teacher,
 )
+from kdjax.experiment.fit_rules import (
+    check_fit,
+    check_losses,
+    check_prepared,
+    check_projector,
+    objectives,
+)
 from kdjax.experiment.importing import written_by_others
-from kdjax.experiment.objective import Term
-from kdjax.experiment.phases import Phase, spans
 from kdjax.models.check import check_model
 from kdjax.models.summary import Shape
 
@@ -39,11 +42,11 @@ def validate(experiment: Experiment) -> None:
     require("teacher.checkpoint", checkpoint, known, "best, latest or a step")
     if experiment.teacher.run is None:
         check_model("teacher.model", experiment.teacher.model)
-        _check_fit("teacher.fit", experiment.teacher.fit)
+        check_fit("teacher.fit", experiment.teacher.fit)
         learns = experiment.teacher.fit.ema_teacher
-        for where, losses in _objectives("teacher", experiment.teacher):
-            _check_losses(where, losses, data, has_teacher=learns)
-            _check_projector(where, losses, reuses=False)
+        for where, losses in objectives("teacher", experiment.teacher):
+            check_losses(where, losses, data, has_teacher=learns)
+            check_projector(where, losses, reuses=False)
     most = len(ASSISTANTS)
     few = len(experiment.assistants) <= most
     require("assistants", len(experiment.assistants), few, f"at most {most} of them")
@@ -82,7 +85,7 @@ def check_unlabelled(experiment: Experiment) -> None:
     for who, learner in learners:
         terms = [
             f"{where}.{i} ({type(term.loss).__name__})"
-            for where, losses in _objectives(who, learner)
+            for where, losses in objectives(who, learner)
             for i, term in enumerate(losses)
             if term.loss.needs_label
         ]
@@ -106,35 +109,13 @@ def _check_student(where: str, student: Student, data: Data) -> None:
     else:
         with within(f"{where}.derive"):
             student.derive.check()
-    _check_fit(f"{where}.fit", student.fit)
+    check_fit(f"{where}.fit", student.fit)
     taught = not student.fit.ema_teacher
     require(f"{where}.fit.ema_teacher", True, taught, "False: a student has a teacher already")
-    for objective, losses in _objectives(where, student):
-        _check_losses(objective, losses, data, has_teacher=True)
-        _check_projector(objective, losses, reuses=student.reuse_classifier)
-    _check_prepared(where, student)
-
-
-def _objectives(where: str, learner: Teacher | Student) -> Iterator[tuple[str, tuple[Term, ...]]]:
-    """The losses of a network, and those of its phases, with the names of their fields."""
-    yield f"{where}.losses", learner.losses
-    for i, phase in enumerate(learner.fit.phases):
-        if phase.losses is not None:
-            yield f"{where}.fit.phases.{i}.losses", phase.losses
-
-
-def _check_prepared(where: str, student: Student) -> None:
-    """A loss that reads what another one trains comes after it."""
-    before: set[type] = set()
-    for phase in student.fit.phases or (Phase(),):
-        kinds = {type(term.loss) for term in phase.losses or student.losses}
-        for kind in kinds:
-            if kind.prepared_by is not None and kind.prepared_by not in before:
-                raise ValueError(
-                    f"{where}.fit.phases: {kind.__name__} reads what {kind.prepared_by.__name__} "
-                    "trains in a phase before, and there is none; configs/cifar100.py has both."
-                )
-        before |= kinds
+    for objective, losses in objectives(where, student):
+        check_losses(objective, losses, data, has_teacher=True)
+        check_projector(objective, losses, reuses=student.reuse_classifier)
+    check_prepared(where, student)
 
 
 def _check_finite(where: str, value: object) -> None:
@@ -163,7 +144,7 @@ def _check_data(data: Data) -> None:
     _check_augment("data.augment", data.augment)
     if data.teacher_augment is not None:
         _check_augment("data.teacher_augment", data.teacher_augment)
-        mixing = _mixing(data.teacher_augment)
+        mixing = mixing_among(data.teacher_augment)
         if mixing:
             raise ValueError(
                 "data.teacher_augment: the teacher would see mixtures that the student does not; "
@@ -178,14 +159,9 @@ def _check_augment(list_name: str, transforms: tuple[Augmentation, ...]) -> None
             transform.check()
         if transform.mixes and i + 1 < len(transforms):
             raise ValueError(
-                f"{where}: {_mixing((transform,))} comes last, and images are mixed once; move it "
-                "to the end."
+                f"{where}: {mixing_among((transform,))} comes last, and images are mixed once; "
+                "move it to the end."
             )
-
-
-def _mixing(transforms: tuple[Augmentation, ...]) -> str | None:
-    """The name of the first that mixes images."""
-    return next((type(t).__name__ for t in transforms if t.mixes), None)
 
 
 def check_views(data: Data, shape: Shape) -> None:
@@ -210,71 +186,6 @@ def _check_view(where: str, transform: Augmentation, shape: Shape) -> None:
             f"{where}: {type(transform).__name__} makes {seen.dtype}{list(seen.shape)} of "
             f"{image.dtype}{list(image.shape)}; a view has the shape and type of its image."
         )
-
-
-def _check_fit(where: str, fit: Fit) -> None:
-    require(f"{where}.epochs", fit.epochs, fit.epochs > 0, "positive")
-    require(f"{where}.batch_size", fit.batch_size, fit.batch_size >= 1, "at least 1")
-    divides = fit.accumulate >= 1 and fit.batch_size % fit.accumulate == 0
-    require(f"{where}.accumulate", fit.accumulate, divides, f"a divisor of {fit.batch_size}")
-    require(f"{where}.eval_every", fit.eval_every, fit.eval_every > 0, "positive")
-    with within(f"{where}.schedule"):
-        fit.schedule.check()
-    with within(f"{where}.optimizer"):
-        fit.optimizer.check()
-    if fit.clip_norm is not None:
-        require(f"{where}.clip_norm", fit.clip_norm, fit.clip_norm > 0, "positive, or None")
-    with within(where):
-        spans(fit.phases, fit.epochs)
-    for i, phase in enumerate(fit.phases):
-        with within(f"{where}.phases.{i}"):
-            phase.check()
-    for optimizer in (fit.optimizer, *(phase.optimizer for phase in fit.phases)):
-        if fit.clip_norm is not None and optimizer is not None and optimizer.splits_task:
-            raise ValueError(
-                f"{where}.clip_norm: {type(optimizer).__name__} takes the gradient apart, which "
-                "clipping would upset; leave it None, or choose another optimizer."
-            )
-    if fit.ema_teacher and fit.ema_decay is None:
-        raise ValueError(
-            f"{where}.ema_teacher: there is no moving average; give {where}.ema_decay, such as "
-            "0.999."
-        )
-    if fit.balance is not None:
-        require(f"{where}.balance", fit.balance, fit.balance >= 1, "at least 1, or None")
-    if fit.ema_decay is not None:
-        require(f"{where}.ema_decay", fit.ema_decay, 0 < fit.ema_decay < 1, "in (0, 1), or None")
-
-
-def _check_losses(where: str, losses: tuple[Term, ...], data: Data, *, has_teacher: bool) -> None:
-    require(where, losses, len(losses) > 0, "at least one term")
-    mixing = _mixing(data.augment)
-    for i, term in enumerate(losses):
-        require(f"{where}.{i}.weight", term.weight, term.weight >= 0, ">= 0")
-        if term.schedule is not None:
-            with within(f"{where}.{i}.schedule"):
-                term.schedule.check()
-        with within(f"{where}.{i}.loss"):
-            term.loss.check()
-        if term.loss.needs_one_label and mixing:
-            raise ValueError(
-                f"{where}.{i}: {type(term.loss).__name__} needs one label an image, and {mixing} "
-                "in data.augment gives two; leave out one of them."
-            )
-        if term.loss.needs_teacher and not has_teacher:
-            raise ValueError(
-                f"{where}.{i}: {type(term.loss).__name__} needs a teacher, and a teacher is "
-                "trained without one; use it in student.losses."
-            )
-
-
-def _check_projector(where: str, losses: tuple[Term, ...], *, reuses: bool) -> None:
-    for i, term in enumerate(losses):
-        if term.loss.needs_projector and not reuses:
-            raise ValueError(
-                f"{where}.{i}: {type(term.loss).__name__} teaches a student that answers with its "
-                "teacher's classifier; set student.reuse_classifier=True, or choose another loss."
-            )
 
 
 def _check_runtime(runtime: Runtime) -> None:

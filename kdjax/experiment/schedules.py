@@ -14,6 +14,9 @@ class LearningRate:
     def check(self) -> None:
         """Raise ValueError for the first field that cannot work."""
 
+    def check_length(self, epochs: float) -> None:
+        """Raise ValueError for the first field that cannot work within so many epochs."""
+
     def schedule(self, steps_per_epoch: float, steps: int) -> optax.Schedule:
         """Learning rate by step, of a run of so many steps."""
         raise TypeError(f"{type(self).__name__} does not define schedule")
@@ -34,6 +37,10 @@ class Cosine(LearningRate):
         """Raise ValueError for the first field that cannot work."""
         _check_rise(self.peak, self.warmup_epochs)
         require("final", self.final, 0 <= self.final <= 1, "in [0, 1]")
+
+    def check_length(self, epochs: float) -> None:
+        """Raise ValueError for a warm-up that does not end within so many epochs."""
+        _check_warmup(self.warmup_epochs, epochs)
 
     def schedule(self, steps_per_epoch: float, steps: int) -> optax.Schedule:
         """Learning rate by step."""
@@ -63,6 +70,12 @@ class Steps(LearningRate):
         require("epochs", self.epochs, rising, "rising, after the warm-up")
         require("factor", self.factor, self.factor > 0, "positive")
 
+    def check_length(self, epochs: float) -> None:
+        """Raise ValueError for a drop that does not come within so many epochs."""
+        _check_warmup(self.warmup_epochs, epochs)
+        within = max(self.epochs, default=0.0) < epochs
+        require("epochs", self.epochs, within, f"before the end, after {epochs:g} epochs")
+
     def schedule(self, steps_per_epoch: float, steps: int) -> optax.Schedule:
         """Learning rate by step."""
         del steps
@@ -87,6 +100,10 @@ class Constant(LearningRate):
         """Raise ValueError for the first field that cannot work."""
         _check_rise(self.peak, self.warmup_epochs)
 
+    def check_length(self, epochs: float) -> None:
+        """Raise ValueError for a warm-up that does not end within so many epochs."""
+        _check_warmup(self.warmup_epochs, epochs)
+
     def schedule(self, steps_per_epoch: float, steps: int) -> optax.Schedule:
         """Learning rate by step."""
         del steps
@@ -101,6 +118,11 @@ Schedule = Cosine | Steps | Constant | LearningRate
 def _check_rise(peak: float, warmup_epochs: float) -> None:
     require("peak", peak, peak > 0, "positive")
     require("warmup_epochs", warmup_epochs, warmup_epochs >= 0, ">= 0")
+
+
+def _check_warmup(warmup_epochs: float, epochs: float) -> None:
+    fits = warmup_epochs == 0 or warmup_epochs < epochs
+    require("warmup_epochs", warmup_epochs, fits, f"less than the {epochs:g} epochs there are")
 
 
 def _after_warmup(peak: float, warmup: int, rest: optax.Schedule) -> optax.Schedule:

@@ -20,7 +20,7 @@ LOSSES = 2
 
 
 class Remembered(NamedTuple):
-    """What one slice of a batch leaves to the next: statistics, and the memory of losses."""
+    """What a batch leaves behind: statistics, and the memory of losses."""
 
     stats: Any
     memory: Any
@@ -35,8 +35,9 @@ def gradients_of(
 ) -> tuple[list[Any], Remembered, Float[Array, " terms"]]:
     """The gradient of each weighted sum of the terms, what is remembered, and the terms.
 
-    With `accumulate` the batch is seen in slices, one after the other: gradients and terms are
-    averaged, and what is remembered passes from one to the next.
+    With `accumulate` the batch is seen in slices, one after the other: gradients, terms and
+    statistics are averaged, so that statistics forget once a step, however many slices it has; the
+    memory of losses passes from one slice to the next.
     """
     run, stretch = recipe.run, recipe.stretch
     slices = run.fit.accumulate
@@ -46,25 +47,25 @@ def gradients_of(
     teaching = state.ema if run.fit.ema_teacher else fixed.teacher
     still = stretch.still(state.params)
 
-    def one(past: Remembered, part: Batch) -> tuple[Remembered, Any]:
-        seen = _seen(recipe, fixed.look_up(part))
+    def one(memory: Any, part: Batch) -> tuple[Any, Any]:
+        seen, past = _seen(recipe, fixed.look_up(part)), Remembered(state.stats, memory)
 
         def terms(moving: Any) -> tuple[Array, Remembered]:
             params = stretch.put(still, moving)
             return terms_of(recipe, params, state.frozen, past, teaching, seen, key)
 
-        values, backward, past = jax.vjp(terms, stretch.moving(state.params), has_aux=True)
-        return past, ([backward(pull)[0] for pull in pulls], values)
+        values, backward, new = jax.vjp(terms, stretch.moving(state.params), has_aux=True)
+        return new.memory, ([backward(pull)[0] for pull in pulls], new.stats, values)
 
-    past = Remembered(state.stats, state.memory)
     if slices == 1:
-        past, (gradients, values) = one(past, jax.tree.map(lambda x: x[0], sliced))
-        return gradients, past, values
-    # XLA's CPU backend runs convolutions inside a rolled loop 100 times slower.
-    unroll = slices if jax.default_backend() == "cpu" else 1
-    past, parts = jax.lax.scan(one, past, sliced, unroll=unroll)
-    gradients, values = jax.tree.map(lambda x: x.mean(axis=0), parts)
-    return gradients, past, values
+        memory, parts = one(state.memory, jax.tree.map(lambda x: x[0], sliced))
+    else:
+        # XLA's CPU backend runs convolutions inside a rolled loop 100 times slower.
+        unroll = slices if jax.default_backend() == "cpu" else 1
+        memory, parts = jax.lax.scan(one, state.memory, sliced, unroll=unroll)
+        parts = jax.tree.map(lambda x: x.mean(axis=0), parts)
+    gradients, stats, values = parts
+    return gradients, Remembered(stats, memory), values
 
 
 def terms_of(

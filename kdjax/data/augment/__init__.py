@@ -59,3 +59,8 @@ def augment(
     for i, transform in enumerate(transforms):
         batch = transform.apply(jax.vmap(jax.random.fold_in, (0, None))(keys, i), batch)
     return batch
+
+
+def mixing_among(transforms: Sequence[Augmentation]) -> str | None:
+    """The name of the first that mixes images."""
+    return next((type(t).__name__ for t in transforms if t.mixes), None)

@@ -61,11 +61,27 @@ FAULTS = (
     ),
     Fault(
         "phases-unprepared",
-        "experiment/rules.py",
+        "experiment/fit_rules.py",
         "kind.prepared_by not in before:",
         "kind.prepared_by not in before | kinds:",
         "what is trained beside counts as prepared",
         ("test_phases.py::test_rules_of_a_phase",),
+    ),
+    Fault(
+        "recalibrate-momentum-assumed",
+        "students/recalibrate.py",
+        "return round(float(np.median(from_high - from_zero)) / HIGH, 6)",
+        "return 0.9",
+        "a constant for what was measured",
+        ("test_students.py::test_momentum_is_measured_and_not_assumed",),
+    ),
+    Fault(
+        "rules-drop-after-the-end",
+        "experiment/schedules.py",
+        "within = max(self.epochs, default=0.0) < epochs",
+        "within = max(self.epochs, default=0.0) <= epochs",
+        "<= for <",
+        ("test_config.py::test_a_drop_of_the_rate_comes_before_the_end",),
     ),
     Fault(
         "own-parts-fields-lost",
@@ -149,7 +165,7 @@ FAULTS = (
     ),
     Fault(
         "rules-average-of-the-start",
-        "experiment/rules.py",
+        "experiment/fit_rules.py",
         "0 < fit.ema_decay < 1",
         "0 < fit.ema_decay <= 1",
         "<= for <: an average that never moves",
@@ -157,7 +173,7 @@ FAULTS = (
     ),
     Fault(
         "rules-mixtures-of-one-label",
-        "experiment/rules.py",
+        "experiment/fit_rules.py",
         "if term.loss.needs_one_label and mixing:",
         "if term.loss.needs_label and mixing:",
         "the wrong one of two alike names",

@@ -110,8 +110,8 @@ FAULTS = (
     Fault(
         "gradients-slices-summed",
         "training/gradients.py",
-        "gradients, values = jax.tree.map(lambda x: x.mean(axis=0), parts)",
-        "gradients, values = jax.tree.map(lambda x: x.sum(axis=0), parts)",
+        "parts = jax.tree.map(lambda x: x.mean(axis=0), parts)",
+        "parts = jax.tree.map(lambda x: x.sum(axis=0), parts)",
         "a sum of slices for their mean",
         ("test_step.py::test_accumulated_gradients_are_those_of_the_slices",),
     ),
