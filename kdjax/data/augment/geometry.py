@@ -50,13 +50,19 @@ class Flip(Transform):
         require_probability(self.probability)
 
 
+ATTEMPTS = 10
+"""At a window that fits into the image."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RandomResizedCrop(Transform):
     """Stretch a random window to the size of the image (Szegedy et al., 2015, arXiv:1409.4842).
 
-    Its share of the area is uniform in `scale`, the logarithm of width over height is uniform in
-    that of `ratio`, no side is longer than the image's, and it lies anywhere inside. Pixels are
-    interpolated linearly; those at its edges see their neighbours outside of it.
+    Windows are torchvision's, in whole pixels: the share of the area is uniform in `scale`, the
+    logarithm of width over height is uniform in that of `ratio`, both are drawn anew until the
+    window fits, and it lies anywhere inside. After ten that do not fit it is the largest in the
+    middle whose ratio is allowed. Pixels are interpolated linearly; those at its edges see their
+    neighbours outside of it.
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
@@ -75,13 +81,24 @@ class RandomResizedCrop(Transform):
     def _window(self, key: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
         """Its upper left corner and its size, in pixels."""
         of_area, of_ratio, of_place = jax.random.split(key, 3)
-        whole = jnp.asarray(shape[:2], jnp.float32)
+        whole = jnp.asarray(shape[:2])
         low, high = self.scale
-        area = jax.random.uniform(of_area, minval=low, maxval=high) * whole.prod()
+        area = jax.random.uniform(of_area, (ATTEMPTS,), minval=low, maxval=high) * whole.prod()
         low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
-        ratio = jnp.exp(jax.random.uniform(of_ratio, minval=low, maxval=high))
-        window = jnp.minimum(jnp.sqrt(jnp.stack([area / ratio, area * ratio])), whole)
-        return jax.random.uniform(of_place, (2,)) * (whole - window), window
+        ratio = jnp.exp(jax.random.uniform(of_ratio, (ATTEMPTS,), minval=low, maxval=high))
+        drawn = jnp.round(jnp.sqrt(jnp.stack([area / ratio, area * ratio], axis=1))).astype(int)
+        fits = ((drawn > 0) & (drawn <= whole)).all(axis=1)
+        window = jnp.where(fits.any(), drawn[fits.argmax()], jnp.asarray(self._largest(shape)))
+        free = whole - window
+        corner = jax.random.randint(of_place, (2,), 0, free + 1)
+        return jnp.where(fits.any(), corner, free // 2), window
+
+    def _largest(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Height and width of the largest window whose ratio is allowed."""
+        height, width = shape[:2]
+        ratio = min(max(width / height, self.ratio[0]), self.ratio[1])
+        sides = min(height, round(width / ratio)), min(width, round(height * ratio))
+        return max(1, sides[0]), max(1, sides[1])
 
     def check(self) -> None:
         """Both are pairs that rise; a window is no larger than the image."""

@@ -79,6 +79,14 @@ FAULTS = (
         ("test_augment.py::test_pad_crop_draws_every_window_alike",),
     ),
     Fault(
+        "crop-cut-where-it-does-not-fit",
+        "data/augment/geometry.py",
+        "drawn[fits.argmax()]",
+        "jnp.minimum(drawn[0], whole)",
+        "a clip for a new draw",
+        ("test_augment.py::test_resized_crops_are_drawn_as_torchvision_draws_them",),
+    ),
+    Fault(
         "mixing-with-the-wrong-neighbour",
         "data/augment/mixing.py",
         "[(d, (d - 1) % devices) for d in range(devices)]",
