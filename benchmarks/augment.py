@@ -4,7 +4,7 @@
 
 Random uint8 images through `augment`, keys and all: 512 of 32x32x3, and 64 of 224x224x3. All
 transforms take turns, after a first call that compiles; the median of the turns counts. `Mixup` and
-`CutMix` take the next image of the batch on the one device.
+`CutMix` take that of the next example of the batch on the one device.
 """
 
 import functools

@@ -27,8 +27,13 @@ from kdjax.data.augment import (
 )
 from kdjax.data.augment.base import Transform
 from kdjax.data.augment.colour import adjusted
+from kdjax.data.augment.mixing import partners
+from kdjax.data.pipeline import TrainingStream
+from kdjax.data.sources import Arrays
 from kdjax.experiment import Data
 from kdjax.models import SmallCNN
+from kdjax.training.gradients import _seen
+from kdjax.training.recipe import Recipe
 from kdjax.types import AXIS, Batch
 from tests.training import make_run, random_teacher, train
 
@@ -401,6 +406,48 @@ def test_mixup_mixes_each_image_with_the_next_of_the_batch():
     assert mixed.image.dtype == np.float32
     np.testing.assert_array_equal(mixed.other_label, np.roll(examples.label, -1))
     np.testing.assert_array_equal(mixed.label, examples.label)
+
+
+def np_partner(index, views):
+    """Of each place that of its partner, and whether it is the same view of the next example."""
+    for i, own in enumerate(index):
+        near = (i + views) % len(index)
+        far = [j % len(index) for j in range(i + 1, i + len(index)) if index[j % len(index)] != own]
+        yield (near, True) if index[near] != own else (far[0] if far else near, False)
+
+
+@pytest.mark.parametrize(
+    ("views", "size", "devices"), [(1, 8, 4), (2, 8, 1), (2, 8, 8), (3, 4, 2), (3, 7, 1), (2, 2, 1)]
+)
+def test_the_partner_is_another_example_if_the_batch_has_one(views, size, devices):
+    """Whatever views follow each other, at the ends of batches and of epochs too."""
+
+    @jax.jit
+    @functools.partial(jax.vmap, axis_name=AXIS)
+    def places(index, place):
+        return partners(index, views)(place)
+
+    source, all_near = Arrays(np.zeros((9, 4, 4, 1), np.uint8), np.arange(9)), []
+    stream, place = TrainingStream(source, size, 2, views), np.arange(size)
+    for step in range(40):
+        index = stream.names(step, place).index
+        found = places(index.reshape(devices, -1), place.reshape(devices, -1)).reshape(-1)
+        partner, near = zip(*np_partner(index, views), strict=True)
+        np.testing.assert_array_equal(found, partner)
+        if len(set(index)) > 1:
+            assert (index[found] != index).all()
+        all_near += near
+    assert not all(all_near), "both kinds were there"
+    assert any(all_near) or size <= views
+
+
+def test_a_step_mixes_views_of_an_example_with_those_of_another(digits):
+    source, run = digits.open("train"), make_run(data=Data(augment=(CutMix(),), views=3))
+    batch = TrainingStream(source, 32, 0, views=3).batch(0, np.arange(32))
+    recipe = Recipe.of(run, None, len(source))
+    mix = jax.jit(jax.vmap(functools.partial(_seen, recipe), axis_name=AXIS))
+    mixed = mix(jax.tree.map(lambda x: x[None], batch))
+    np.testing.assert_array_equal(mixed.other_label[0], np.roll(batch.label, -3))
 
 
 @pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 8])

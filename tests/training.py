@@ -65,7 +65,8 @@ def each_step(run, source, teacher, layout=("pmap", 1), steps=4):
     devices = Devices(backend, count)
     step = devices.spread(make_train_step(recipe), donate=True)
     state, frozen = devices.replicate(start(run, recipe)), devices.replicate(teacher)
-    stream = TrainingStream(source, run.fit.batch_size, run.seed)
+    data = run.data
+    stream = TrainingStream(source, run.fit.batch_size, run.seed, data.views, data.cycle)
     rows = devices.rows(run.fit.batch_size, run.fit.accumulate)
     for i in range(steps):
         state, metrics = step(state, Fixed(frozen), devices.split(stream.batch(i, rows)))

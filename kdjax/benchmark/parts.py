@@ -80,7 +80,7 @@ def _parts(subject: Subject) -> dict[str, Callable[[TrainState, Fixed, Batch], A
     run, teacher, seed = subject.run, subject.teacher, subject.run.seed
 
     def views(state: TrainState, fixed: Fixed, batch: Batch) -> Array:
-        seen = augment(run.data.augment, seed, batch).image
+        seen = augment(run.data.augment, seed, batch, views=run.data.views).image
         return jax.lax.pmean(seen.astype(jnp.float32).sum(), AXIS)
 
     def teaching(state: TrainState, fixed: Fixed, batch: Batch) -> Array:

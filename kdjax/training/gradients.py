@@ -102,7 +102,7 @@ def terms_of(
 def _seen(recipe: Recipe, batch: Batch) -> Batch:
     """The batch through random views: the student's, and the teacher's where it has its own."""
     data, seed = recipe.run.data, recipe.run.seed
-    seen = augment(data.augment, seed, batch)
+    seen = augment(data.augment, seed, batch, views=data.views)
     if recipe.teaching is None or data.teacher_augment is None:
         return seen
     shown = augment(data.teacher_augment, seed, batch, TEACHER_VIEWS)

@@ -42,11 +42,16 @@ VIEWS, TEACHER_VIEWS = 1, 3
 
 
 def augment(
-    transforms: Sequence[Augmentation], seed: Array | int, batch: Batch, stream: int = VIEWS
+    transforms: Sequence[Augmentation],
+    seed: Array | int,
+    batch: Batch,
+    stream: int = VIEWS,
+    views: int = 1,
 ) -> Batch:
     """The batch with every image seen through its own random view.
 
-    `batch` is what one device holds of a global batch; mixing needs the axis AXIS.
+    `batch` is what one device holds of a global batch, in which `views` of each example follow each
+    other; mixing needs the axis AXIS.
     """
     if not transforms:
         return batch
@@ -57,7 +62,7 @@ def augment(
 
     keys = jax.vmap(key_of)(batch.index, batch.view)
     for i, transform in enumerate(transforms):
-        batch = transform.apply(jax.vmap(jax.random.fold_in, (0, None))(keys, i), batch)
+        batch = transform.apply(jax.vmap(jax.random.fold_in, (0, None))(keys, i), batch, views)
     return batch
 
 

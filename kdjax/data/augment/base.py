@@ -28,8 +28,11 @@ class Transform:
         """The view, of the same shape and type."""
         raise TypeError(f"{type(self).__name__} does not define __call__")
 
-    def apply(self, keys: Array, batch: Batch) -> Batch:
-        """What one device holds of the global batch, each image seen with its own key."""
+    def apply(self, keys: Array, batch: Batch, views: int) -> Batch:
+        """What one device holds of the global batch, each image seen with its own key.
+
+        In the batch, `views` of each example follow each other.
+        """
         return batch._replace(image=jax.vmap(self)(keys, batch.image))
 
     def check(self) -> None:

@@ -1,10 +1,12 @@
-"""Mixtures of each image with the next one of the global batch, on whatever device that is."""
+"""Mixtures of each image with that of the next example of the global batch, on whatever device."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from kdjax.checks import require
@@ -15,9 +17,9 @@ from kdjax.types import AXIS, Batch
 
 @dataclass(frozen=True, kw_only=True)
 class Mixup(Transform):
-    """Mix every image with the next one of the global batch (Zhang et al., 2018, arXiv:1710.09412).
+    """Mix every image with the next example's in the batch (Zhang et al., 2018, arXiv:1710.09412).
 
-    `share · image + (1 - share) · next image`, with a `share` of its own for every example, drawn
+    `share · image + (1 - share) · other image`, with a `share` of its own for every example, drawn
     from Beta(alpha, alpha). The result is float32 in [0, 1]: nothing is rounded.
     """
 
@@ -28,12 +30,13 @@ class Mixup(Transform):
     probability: float = 1.0
     """How often an image is mixed at all, in [0, 1]."""
 
-    def apply(self, keys: Array, batch: Batch) -> Batch:
+    def apply(self, keys: Array, batch: Batch, views: int) -> Batch:
         """The batch of one device, with `other_label` and `share`; the axis AXIS is bound."""
+        other = partners(batch.index, views)
         share = jax.vmap(_share, (0, None, None))(keys, self.alpha, self.probability)
         weight = share[:, None, None, None]
-        image = weight * unit(batch.image) + (1 - weight) * unit(_next(batch.image))
-        return batch._replace(image=image, other_label=_next(batch.label), share=share)
+        image = weight * unit(batch.image) + (1 - weight) * unit(other(batch.image))
+        return batch._replace(image=image, other_label=other(batch.label), share=share)
 
     def check(self) -> None:
         """There is a Beta distribution, and a probability."""
@@ -42,7 +45,7 @@ class Mixup(Transform):
 
 @dataclass(frozen=True, kw_only=True)
 class CutMix(Transform):
-    """Paste a rectangle of the next image of the global batch (Yun et al., 2019, arXiv:1905.04899).
+    """Paste a rectangle of the next example's image (Yun et al., 2019, arXiv:1905.04899).
 
     It has the image's proportions and `1 - Beta(alpha, alpha)` of its area; its centre is any
     pixel, and what lies outside is cut off. `share` is what is left of the image, counted in
@@ -56,15 +59,16 @@ class CutMix(Transform):
     probability: float = 1.0
     """How often an image is mixed at all, in [0, 1]."""
 
-    def apply(self, keys: Array, batch: Batch) -> Batch:
+    def apply(self, keys: Array, batch: Batch, views: int) -> Batch:
         """The batch of one device, with `other_label` and `share`; the axis AXIS is bound."""
+        other = partners(batch.index, views)
         pasted = jax.vmap(self._pasted, (0, None))(keys, batch.image.shape[1:])
         share = 1 - pasted.mean(axis=(1, 2, 3), dtype=jnp.float32)
-        image = jnp.where(pasted, _next(batch.image), batch.image)
-        return batch._replace(image=image, other_label=_next(batch.label), share=share)
+        image = jnp.where(pasted, other(batch.image), batch.image)
+        return batch._replace(image=image, other_label=other(batch.label), share=share)
 
     def _pasted(self, key: Array, shape: tuple[int, ...]) -> Array:
-        """`[H, W, 1]`: which pixels are the next image's."""
+        """`[H, W, 1]`: which pixels are the other image's."""
         of_share, of_centre = jax.random.split(key)
         whole = jnp.asarray(shape[:2])
         share = _share(of_share, self.alpha, self.probability)
@@ -83,11 +87,30 @@ def _share(key: Array, alpha: float, probability: float) -> Array:
     return jnp.where(jax.random.bernoulli(of_whether, probability), share, 1.0)
 
 
-def _next(x: Array) -> Array:
-    """Of each example the next in the global batch, of the last the first: one travels a device."""
-    devices = jax.lax.axis_size(AXIS)
-    first = jax.lax.ppermute(x[:1], AXIS, [(d, (d - 1) % devices) for d in range(devices)])
-    return jnp.concatenate([x[1:], first])
+def partners(index: Array, views: int) -> Callable[[Array], Array]:
+    """What finds, for whatever a device holds of the global batch, that of each one's partner.
+
+    `views` of an example follow each other, and the partner is the same view of the next example.
+    Where that is the same example, at an end of the batch or of an epoch, it is the next place
+    that another one has. Only a batch of one example is mixed with itself.
+    """
+    # A batch is no larger than an epoch, so it has an example's views of two epochs at most.
+    reach = 2 * views
+    steps = np.array([views, *range(1, reach + 1)])
+    place = np.arange(len(index))[:, None] + steps
+    is_another = _onward(index, reach)[place] != index[:, None]
+    partner = jnp.take_along_axis(place, is_another.argmax(axis=1, keepdims=True), axis=1)[:, 0]
+    return lambda x: jnp.take(_onward(x, reach), partner, axis=0, mode="clip")
+
+
+def _onward(x: Array, reach: int) -> Array:
+    """What this device holds, and so many more of the global batch; after the last the first."""
+    devices, held = jax.lax.axis_size(AXIS), len(x)
+    parts = [x]
+    for k in range(1, -(-reach // held) + 1):
+        from_kth = [(d, (d - k) % devices) for d in range(devices)]
+        parts.append(jax.lax.ppermute(x[: reach - (k - 1) * held], AXIS, from_kth))
+    return jnp.concatenate(parts)
 
 
 def _check(mixing: Mixup | CutMix) -> None:

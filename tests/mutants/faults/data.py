@@ -89,13 +89,21 @@ FAULTS = (
     Fault(
         "mixing-with-the-wrong-neighbour",
         "data/augment/mixing.py",
-        "[(d, (d - 1) % devices) for d in range(devices)]",
-        "[(d, (d + 1) % devices) for d in range(devices)]",
+        "[(d, (d - k) % devices) for d in range(devices)]",
+        "[(d, (d + k) % devices) for d in range(devices)]",
         "a sign: the result depends on the number of devices",
         (
             "test_augment.py::test_mixup_mixes_each_image_with_the_next_of_the_batch",
             "test_augment.py::test_the_number_of_devices_changes_nothing",
         ),
+    ),
+    Fault(
+        "mixing-with-itself",
+        "data/augment/mixing.py",
+        "is_another.argmax(axis=1, keepdims=True)",
+        "(0 * is_another).argmax(axis=1, keepdims=True)",
+        "another example but for the ends",
+        ("test_augment.py::test_the_partner_is_another_example_if_the_batch_has_one",),
     ),
     Fault(
         "cutmix-share-of-the-other",

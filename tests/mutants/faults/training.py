@@ -132,6 +132,14 @@ FAULTS = (
         ("test_step.py::test_losses_remember_and_draw_anew_in_every_step_and_term",),
     ),
     Fault(
+        "gradients-views-mixed-with-each-other",
+        "training/gradients.py",
+        "augment(data.augment, seed, batch, views=data.views)",
+        "augment(data.augment, seed, batch)",
+        "a field unread",
+        ("test_augment.py::test_a_step_mixes_views_of_an_example_with_those_of_another",),
+    ),
+    Fault(
         "gradients-teacher-sees-the-students-view",
         "training/gradients.py",
         "images = batch.image if batch.shown is None else batch.shown",
