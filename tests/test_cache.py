@@ -185,7 +185,10 @@ def with_data(job, **fields):
     return dataclasses.replace(job, data=dataclasses.replace(job.data, **fields))
 
 
-def test_a_cached_run_is_the_online_run_to_float16(job, tmp_path, monkeypatch):
+@pytest.mark.parametrize("mixed", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_cached_run_is_the_online_run_to_float16(mixed, job, tmp_path, monkeypatch):
+    if mixed:  # the images of the student, and so the teacher's answers
+        job = with_data(job, augment=(Flip(), Mixup()), teacher_augment=(PadCrop(padding=1),))
     online = learned(job, tmp_path / "online")
     wants = with_cache(job, tmp_path / "cache")
     facts = caching.build(wants, tmp_path)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from kdjax.cache.reads import check_mixed
 from kdjax.data.pipeline import TrainingStream
 from kdjax.data.sources import Arrays, DataInfo, Source
 from kdjax.evaluation.load import load
@@ -90,6 +91,8 @@ def subject_of(experiment: Experiment, synthetic: tuple[int, int, int] | None) -
     runtime = experiment.runtime
     devices = Devices(runtime.backend, runtime.devices)
     devices.check_batch("student.fit.batch_size", run.fit.batch_size, run.fit.accumulate)
+    recipe = Recipe.of(run, teacher, len(source))
+    check_mixed(run, recipe.every, recipe.teaching, info.shape)
     return Subject(run, teacher, info, source, devices)
 
 

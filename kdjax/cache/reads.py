@@ -1,17 +1,21 @@
 """What of a teacher's outputs a loss reads, seen from its trace; so no loss has to say it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Jaxpr, Literal
 
-from kdjax.experiment import Cache
+from kdjax.experiment import Cache, Run
 from kdjax.experiment.objective import Term
+from kdjax.experiment.runs import field_of
 from kdjax.losses import DistillationLoss
 from kdjax.models import Model
 from kdjax.models.summary import Shape, output_shapes
 from kdjax.types import Batch, Outputs
+
+ANSWERS = {"logits", "classifier"}
+"""What is always there: the teacher's logits, and its last layer, which is no output."""
 
 
 def reads(loss: DistillationLoss, student: Model, teacher: Model, shape: Shape) -> set[str]:
@@ -34,19 +38,45 @@ def check_reads(
     where: str, terms: Sequence[Term], cache: Cache, student: Model, teacher: Model, shape: Shape
 ) -> None:
     """Raise ValueError for the first term that reads what is not kept."""
-    kept = {"logits", "classifier"} | ({"embedding"} if cache.embedding else set())
+    kept = ANSWERS | ({"embedding"} if cache.embedding else set())
+    for i, name, missing in _readers(terms, kept, student, teacher, shape):
+        only = missing == {"embedding"}
+        remedy = "set teacher.cache.embedding" if only else "leave out teacher.cache"
+        raise ValueError(
+            f"{where}.{i}: {name} reads the teacher's {_words(missing)}, which teacher.cache does "
+            f"not keep; {remedy}, or this loss."
+        )
+
+
+def check_mixed(run: Run, terms: Sequence[Term], teacher: Model | None, shape: Shape) -> None:
+    """Raise ValueError for the first term that reads more of a teacher than can be mixed.
+
+    A teacher that has views of its own sees no mixture: its answers are mixed, and no more.
+    """
+    mixing = next((type(t).__name__ for t in run.data.augment if t.mixes), None)
+    if mixing is None or run.data.teacher_augment is None or teacher is None:
+        return
+    for i, name, missing in _readers(terms, ANSWERS, run.model, teacher, shape):
+        raise ValueError(
+            f"{field_of(run.role)}.losses.{i}: {name} reads the teacher's {_words(missing)}, and "
+            f"with data.teacher_augment it says no more of the mixtures of {mixing} than its "
+            f"answers to both images; leave out data.teacher_augment, {mixing} or this loss."
+        )
+
+
+def _readers(
+    terms: Sequence[Term], kept: set[str], student: Model, teacher: Model, shape: Shape
+) -> Iterator[tuple[int, str, set[str]]]:
+    """Place and name of the terms that read more than this of the teacher, and what."""
     for i, term in enumerate(terms):
-        if not term.loss.needs_teacher:
-            continue
-        missing = sorted(reads(term.loss, student, teacher, shape) - kept)
-        if missing:
-            only = missing == ["embedding"]
-            remedy = "set teacher.cache.embedding" if only else "leave out teacher.cache"
-            what = "embedding" if only else "feature maps"
-            raise ValueError(
-                f"{where}.{i}: {type(term.loss).__name__} reads the teacher's {what}, which "
-                f"teacher.cache does not keep; {remedy}, or this loss."
-            )
+        if term.loss.needs_teacher:
+            missing = reads(term.loss, student, teacher, shape) - kept
+            if missing:
+                yield i, type(term.loss).__name__, missing
+
+
+def _words(missing: set[str]) -> str:
+    return "embedding" if missing == {"embedding"} else "feature maps"
 
 
 def _needed(jaxpr: Jaxpr) -> set:

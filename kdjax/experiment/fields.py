@@ -42,7 +42,8 @@ class Data:
     augment: tuple[Augmentation, ...] = ()
     """Random views for training, applied on the device in this order."""
     teacher_augment: tuple[Augmentation, ...] | None = None
-    """Random views for the teacher, drawn apart from the student's; None: it sees the same."""
+    """Random views for the teacher, drawn apart from the student's; None: it sees the same.
+    Where the student sees mixtures, the teacher's answers to both images are mixed."""
     views: int = 1
     """Views of each example that follow each other in a batch; an epoch has that many of all."""
     cycle: int | None = None

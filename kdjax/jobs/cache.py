@@ -9,7 +9,7 @@ import numpy as np
 
 from kdjax.cache.answers import error_bound
 from kdjax.cache.origin import check_same, origin_of, views_needed
-from kdjax.cache.reads import check_reads
+from kdjax.cache.reads import check_mixed, check_reads
 from kdjax.cache.store import Part, Store, create, manifest_of
 from kdjax.data.pipeline import prefetch
 from kdjax.data.sources import DataInfo, Source
@@ -48,6 +48,7 @@ def check(run: Run, teacher: Model, info: DataInfo) -> None:
     terms = Recipe.of(run, teacher, info.sizes["train"]).every
     where = f"{field_of(run.role)}.losses"
     check_reads(where, terms, run.cache, run.model, teacher, info.shape)
+    check_mixed(run, terms, teacher, info.shape)
 
 
 def kept_teacher(run: Run, teacher: Loaded, info: DataInfo) -> KeptTeacher | None:

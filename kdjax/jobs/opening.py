@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 
+from kdjax.cache.reads import check_mixed
 from kdjax.checks import within
 from kdjax.data.sources import DataSet
 from kdjax.evaluation.load import Loaded, as_teacher
@@ -115,8 +116,10 @@ def _check_batch(work: Work, where: str, how: Fit) -> None:
 
 def _check_phases(work: Work, run: Run, teacher: Model | None) -> None:
     """Whether what its losses compare, and what its phases train, is there."""
-    recipe = Recipe.of(run, teacher, work.dataset.info.sizes["train"])
-    params = shapes(recipe, work.dataset.info.shape).params
+    info = work.dataset.info
+    recipe = Recipe.of(run, teacher, info.sizes["train"])
+    check_mixed(run, recipe.every, recipe.teaching, info.shape)
+    params = shapes(recipe, info.shape).params
     recipe.check(params)
     for i, phase in enumerate(run.fit.phases):
         with within(f"{field_of(run.role)}.fit.phases.{i}"):

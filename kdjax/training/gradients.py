@@ -11,6 +11,7 @@ from kdjax.cache.answers import decode
 from kdjax.data.augment import TEACHER_VIEWS, augment
 from kdjax.models import infer
 from kdjax.training.device_loss import MUTABLE, device_loss, loss_variables
+from kdjax.training.mixture import mixture
 from kdjax.training.recipe import Recipe
 from kdjax.training.state import Fixed, TrainState, pack
 from kdjax.types import Batch, Outputs, Variables
@@ -110,11 +111,19 @@ def _seen(recipe: Recipe, batch: Batch) -> Batch:
 
 
 def _teach(recipe: Recipe, variables: Variables | None, batch: Batch) -> Outputs | None:
-    """The teacher's outputs: always in evaluation mode, never differentiated."""
-    model = recipe.teaching
-    if batch.answers is not None and model is not None:
-        return decode(recipe.run.cache, batch.answers, model.num_classes)
-    if model is None or variables is None:
+    """The teacher's outputs: always in evaluation mode, never differentiated.
+
+    Views of its own are not mixed, so of images that the student sees mixed its answers are.
+    """
+    model, data = recipe.teaching, recipe.run.data
+    if model is None:
         return None
-    images = batch.image if batch.shown is None else batch.shown
-    return jax.lax.stop_gradient(infer(model, variables, images))
+    if batch.answers is not None:
+        said = decode(recipe.run.cache, batch.answers, model.num_classes)
+    elif variables is not None:
+        images = batch.image if batch.shown is None else batch.shown
+        said = jax.lax.stop_gradient(infer(model, variables, images))
+    else:
+        return None
+    apart = batch.share is not None and data.teacher_augment is not None
+    return mixture(said, batch, data.views) if apart else said

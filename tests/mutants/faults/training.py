@@ -148,6 +148,22 @@ FAULTS = (
         ("test_teacher_views.py::test_the_teacher_answers_to_what_it_is_shown",),
     ),
     Fault(
+        "gradients-answer-to-one-of-two",
+        "training/gradients.py",
+        "return mixture(said, batch, data.views) if apart else said",
+        "return said",
+        "half of a mixture forgotten",
+        ("test_teacher_views.py::test_answers_are_mixed_as_the_images_are",),
+    ),
+    Fault(
+        "mixture-of-logits",
+        "training/mixture.py",
+        "logits = log_p + share * ours + (1 - share) * theirs",
+        "logits = share * own + (1 - share) * other",
+        "a geometric mean for a mean",
+        ("test_teacher_views.py::test_answers_are_mixed_as_the_images_are",),
+    ),
+    Fault(
         "gradients-memory-forgotten",
         "training/gradients.py",
         "return jnp.stack(terms), Remembered(stats, trees[2])",
