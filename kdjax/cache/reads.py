@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Jaxpr, Literal
 
+from kdjax.data.augment import mixing_among
 from kdjax.experiment import Cache, Run
 from kdjax.experiment.objective import Term
 from kdjax.experiment.runs import field_of
@@ -53,7 +54,7 @@ def check_mixed(run: Run, terms: Sequence[Term], teacher: Model | None, shape: S
 
     A teacher that has views of its own sees no mixture: its answers are mixed, and no more.
     """
-    mixing = next((type(t).__name__ for t in run.data.augment if t.mixes), None)
+    mixing = mixing_among(run.data.augment)
     if mixing is None or run.data.teacher_augment is None or teacher is None:
         return
     for i, name, missing in _readers(terms, ANSWERS, run.model, teacher, shape):
