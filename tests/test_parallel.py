@@ -1,5 +1,10 @@
 """How a function is compiled for all devices."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,3 +46,29 @@ def test_each_device_works_on_its_own_part():
     run = devices.each(lambda fixed, batch: {"y": fixed * batch["x"] + jnp.arange(2.0)})
     found = run(devices.replicate(np.float32(2.0)), {"x": np.arange(8, dtype=np.float32)})
     np.testing.assert_array_equal(found["y"], 2 * np.arange(8) + np.tile([0, 1], 4))
+
+
+def test_the_environment_changes_no_random_number():
+    """Nor the width of any: other bits under the same seed would pass for the same run."""
+    script = """if True:
+        import jax
+        from kdjax.training.parallel import Devices
+        Devices()
+        print(jax.random.uniform(jax.random.key(0), (3,)).tolist(), jax.numpy.arange(2.0).dtype)
+        """
+    other = {
+        "JAX_DEFAULT_PRNG_IMPL": "rbg",
+        "JAX_THREEFRY_PARTITIONABLE": "0",
+        "JAX_ENABLE_X64": "1",
+        "JAX_PLATFORMS": "cpu",
+    }
+    found = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, **other},
+        cwd=Path(__file__).parent.parent,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    ours = jax.random.uniform(jax.random.key(0), (3,)).tolist()
+    assert found.stdout.strip() == f"{ours} float32"

@@ -32,6 +32,7 @@ class Devices:
 
     def __init__(self, backend: Backend = "pmap", count: int | None = None) -> None:
         """`count` devices, or all. With several processes it must be all of them."""
+        pin_arithmetic()
         available, processes = jax.device_count(), jax.process_count()
         if count is not None and (count > available or (processes > 1 and count != available)):
             raise ValueError(
@@ -243,6 +244,17 @@ def fetch(tree: T) -> T:
     """One replica, as NumPy arrays of their own."""
     replica = jax.tree.map(lambda x: x.addressable_shards[0].data, tree)
     return jax.tree.map(np.array, jax.device_get(replica))
+
+
+def pin_arithmetic() -> None:
+    """What a run's bits depend on, whatever the environment says.
+
+    Other random numbers, or wider ones, would be other weights, views and answers in a cache, under
+    the same seed.
+    """
+    jax.config.update("jax_default_prng_impl", "threefry2x32")
+    jax.config.update("jax_threefry_partitionable", True)
+    jax.config.update("jax_enable_x64", False)
 
 
 def set_up_compilation_cache() -> None:

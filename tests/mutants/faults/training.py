@@ -108,6 +108,14 @@ FAULTS = (
         ("test_step.py::test_balanced_terms_pull_as_their_weights_say",),
     ),
     Fault(
+        "parallel-random-numbers-of-the-environment",
+        "training/parallel.py",
+        "        pin_arithmetic()\n",
+        "",
+        "what decides a result is left to chance",
+        ("test_parallel.py::test_the_environment_changes_no_random_number",),
+    ),
+    Fault(
         "gradients-slices-summed",
         "training/gradients.py",
         "parts = jax.tree.map(lambda x: x.mean(axis=0), parts)",
