@@ -22,6 +22,7 @@ from kdjax.experiment.objective import Term
 from kdjax.experiment.optim import SGD, AdamW
 from kdjax.experiment.schedules import Constant, Cosine, Steps
 from kdjax.losses import CrossEntropy, Ramp, SoftTarget
+from kdjax.training import circumstances
 from kdjax.training.cadence import cadence, groups, validation_steps
 from kdjax.training.checkpoint import Checkpoints
 from kdjax.training.items import digest
@@ -113,6 +114,21 @@ def test_stopped_and_resumed_is_undisturbed(stops, run, digits, tmp_path, undist
     assert final(path, weights="ema") == final(undisturbed, weights="ema")
     assert metric_lines(path) == metric_lines(undisturbed)
     assert result["latest"] == read_json(undisturbed / "result.json")["latest"]
+
+
+def test_resuming_in_other_circumstances_is_said(run, digits, tmp_path, monkeypatch, capsys):
+    """Another version or another number of threads ends in other bits."""
+    path = tmp_path / "teacher"
+    monkeypatch.setenv("NPROC", "3")
+    with pytest.raises(Preempted):
+        run_it(run, path, digits, stop=Stop(1))
+    monkeypatch.setenv("NPROC", "5")
+    monkeypatch.setattr(circumstances, "version", lambda name: f"{name}-1.0")
+    with pytest.raises(Preempted):
+        run_it(run, path, digits, stop=Stop(1), speaks=True)
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"jax {jax.__version__} → jax-1.0" in said
+    assert "threads 3 → 5: it goes on, but not to the same bits" in said
 
 
 def test_resuming_on_other_devices_continues_to_rounding(run, digits, tmp_path, undisturbed):

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
 from kdjax.experiment import Runtime
@@ -11,6 +10,7 @@ from kdjax.models.summary import Shape
 from kdjax.training.beginning import resume
 from kdjax.training.checkpoint import Checkpoints, Restored
 from kdjax.training.checkpoint_writer import CheckpointWriter
+from kdjax.training.circumstances import changed, circumstances
 from kdjax.training.parallel import fetch
 from kdjax.training.processes import from_first
 from kdjax.training.recipe import Recipe
@@ -29,6 +29,8 @@ class Keeper:
         self._writer = CheckpointWriter(directory.checkpoints, **keep) if writes else None
         self._checkpoints = self._writer or Checkpoints(directory.checkpoints)
         self._started, self._seconds_before = time.monotonic(), 0.0
+        self.changed = ""
+        """What is otherwise than where a resumed run was stopped, in words."""
 
     def newest(self) -> int:
         """The step after which a checkpoint was made last, whether it is whole or not; 0: none."""
@@ -42,6 +44,7 @@ class Keeper:
         restored = resume(self._checkpoints, self._recipe, shape, decides=decides)
         meta = self._checkpoints.meta(int(restored.state.step))
         self._seconds_before = float(meta["seconds"])
+        self.changed = changed(meta["circumstances"], circumstances())
         return restored
 
     def save(self, state: TrainState, step: int, metrics: Mapping[str, float]) -> None:
@@ -52,7 +55,7 @@ class Keeper:
             "epoch": step / self._recipe.steps_per_epoch,
             "seconds": self._seconds(),
             "run": to_dict(self._recipe.run),
-            "versions": {name: version(name) for name in ("jax", "flax", "optax", "kdjax")},
+            "circumstances": circumstances(),
         }
         self._writer.save(fetch(state), meta, metrics)
 

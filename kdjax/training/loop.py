@@ -106,6 +106,8 @@ def fit(
                 diary.warn(0, text)
             problems = restored.problems if restored else ()
             diary.begin(int(state.step), problems, _about(recipe, info, job))
+            if keeper.changed:
+                diary.say(f"{keeper.changed}: it goes on, but not to the same bits")
             session = Session(recipe, job, programs, feed, diary, keeper, validate)
             try:
                 session.train(state, feed.fixed(teaches))
