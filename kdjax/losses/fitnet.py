@@ -13,9 +13,12 @@ from kdjax.types import AXIS, Batch, Outputs
 class FitNet(StageLoss):
     """`mean((regressor(F_s) - F_t)²)` over pixels and channels of one stage.
 
-    The regressor is convolution, batch norm and ReLU: 3x3 where the sizes agree, strided 3x3
-    where the student's map is twice as large, transposed 4x4 where it is half as large, and a
-    valid convolution where it is a little larger.
+    The regressor is a convolution with bias, batch norm and ReLU, as in RepDistiller and
+    mdistiller: 3x3 with stride 2 where the student's map is twice as large, transposed 4x4 where it
+    is half as large, and otherwise, as in the paper, without padding and with the window that makes
+    the sizes equal: 1x1 where they are equal already, larger where the student's map is.
+
+    Usual weight: 100, beside the labels.
     """
 
     stage: str = "stage2"
@@ -39,8 +42,6 @@ class FitNet(StageLoss):
     def _resize(self, f_s: Array, f_t: Array) -> Array:
         (h, w), (target_h, target_w), width = f_s.shape[1:3], f_t.shape[1:3], f_t.shape[-1]
         init = kaiming_fan_out
-        if (h, w) == (target_h, target_w):
-            return nn.Conv(width, (3, 3), padding=1, kernel_init=init, name="conv")(f_s)
         if (h, w) == (2 * target_h, 2 * target_w):
             conv = nn.Conv(width, (3, 3), strides=2, padding=1, kernel_init=init, name="conv")
             return conv(f_s)

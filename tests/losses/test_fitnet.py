@@ -10,16 +10,23 @@ from hypothesis import given
 from kdjax.losses import FitNet
 from tests.losses.contract import Spec, contract
 from tests.losses.formulas import batch_norm, conv
-from tests.losses.support import LABELS, TEACHER_MAPS, example, law, maps, says, value
+from tests.losses.support import (
+    LABELS,
+    TEACHER_MAPS,
+    example,
+    law,
+    maps,
+    own_variables,
+    says,
+    value,
+)
 
 
 def formula(loss, student, teacher, labels, own):
     f_s, f_t = student[loss.stage], teacher[loss.teacher_stage or loss.stage]
     kernel, bias = own["conv/kernel"], own["conv/bias"]
     ours, theirs = f_s.shape[1:3], f_t.shape[1:3]
-    if ours == theirs:
-        x = conv(f_s, kernel, bias, 1, (1, 1))
-    elif ours == (2 * theirs[0], 2 * theirs[1]):
+    if ours == (2 * theirs[0], 2 * theirs[1]):
         x = conv(f_s, kernel, bias, 2, (1, 1))
     elif (2 * ours[0], 2 * ours[1]) == theirs:
         spread = np.zeros((len(f_s), 2 * ours[0] - 1, 2 * ours[1] - 1, f_s.shape[-1]))
@@ -46,6 +53,15 @@ TestFitNet = contract(
         every_day=True,
     )
 )
+
+
+@pytest.mark.parametrize(
+    ("case", "window"),
+    [("same", (1, 1)), ("half", (3, 3)), ("double", (4, 4)), ("a_little_larger", (3, 4))],
+)
+def test_the_window_is_repdistillers(case, window):
+    params = own_variables(TestFitNet.spec.cases[case])["params"]
+    assert params["conv"]["kernel"].shape[:2] == window
 
 
 @law

@@ -164,6 +164,14 @@ FAULTS = (
         ("losses/test_fitnet.py",),
     ),
     Fault(
+        "fitnet-window-of-three",
+        "losses/fitnet.py",
+        'return nn.Conv(width, window, padding="VALID", kernel_init=init, name="conv")(f_s)',
+        'return nn.Conv(width, (3, 3), padding="SAME", kernel_init=init, name="conv")(f_s)',
+        "a regressor that looks at the neighbours of a pixel",
+        ("losses/test_fitnet.py",),
+    ),
+    Fault(
         "rkd-distances-as-they-are",
         "losses/rkd.py",
         "distances = huber(over_mean(l_s) - over_mean(l_t)).mean()",
