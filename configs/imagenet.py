@@ -20,6 +20,7 @@ from kdjax.losses import CRD, DIST, DKD, AttentionTransfer, CrossEntropy, Ramp, 
 from kdjax.models import NAMED
 
 LABELS = Term(CrossEntropy())
+REVIEW_TERM = Term(ReviewKD(before_relu="both"), 1.0, Ramp(epochs=1))
 DKD_TERM = Term(DKD(beta=0.5, temperature=1.0), 1.0, Ramp(epochs=1))
 
 CRD_PAPER = ("last", "Tian et al., 2020, arXiv:1910.10699")
@@ -31,7 +32,7 @@ RECIPES = {
     "kd": ((Term(CrossEntropy(), 0.5), Term(SoftTarget(temperature=1.0), 0.5)), 71.03, *MDISTILLER),
     "at": ((LABELS, Term(AttentionTransfer(), 1000.0)), 70.70, *CRD_PAPER),
     "crd": ((LABELS, Term(CRD(), 0.8)), 71.17, *CRD_PAPER),
-    "reviewkd": ((LABELS, Term(ReviewKD(), 1.0, Ramp(epochs=1))), 71.61, *REVIEW_PAPER),
+    "reviewkd": ((LABELS, REVIEW_TERM), 71.61, *REVIEW_PAPER),
     "dist": ((LABELS, Term(DIST(temperature=1.0), 1.0)), 72.07, *DIST_PAPER),
     "dkd": ((LABELS, DKD_TERM), 71.70, *MDISTILLER),
 }

@@ -1,13 +1,15 @@
 """Knowledge review (Chen et al., 2021, arXiv:2104.09044)."""
 
+from typing import Literal
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from kdjax.checks import require
-from kdjax.losses.base import require_teacher
+from kdjax.losses.base import Tap, require_teacher
 from kdjax.losses.conv_norm import ConvNorm
-from kdjax.losses.stages import StagesLoss, maps
+from kdjax.losses.stages import StagesLoss, maps, maps_before_relu
 from kdjax.models.base import adaptive_pool
 from kdjax.types import Batch, Outputs
 
@@ -27,13 +29,22 @@ class ReviewKD(StagesLoss):
     pixels a side with weights 1/2, 1/4 and 1/8, over the sum of the weights. A size that a map does
     not exceed is left out, and the next takes its weight.
 
-    Usual weight: 5, with `Ramp()` as schedule; 8 for ShuffleNetV2, 1 or less for narrow ResNets.
-    The authors compare with the teacher's maps before their last ReLU, here it is the features as
-    the network names them.
+    `F_t` is the teacher's map before its last ReLU, so `out` ends in none; the embedding is as it
+    is. The student's maps are, as in the authors' code:
+
+    - `before_relu="teacher"`: those after the ReLU, for CIFAR-100;
+    - `before_relu="both"`: those before it too, for ImageNet.
+
+    Where a network has no preactivation, as at MobileNetV2's linear ends, both are the feature.
+
+    Usual weight: 5, with `Ramp()` as schedule; 8 for ShuffleNetV2, 1 or less for narrow ResNets;
+    1, with `Ramp(epochs=1)`, for ResNets on ImageNet.
     """
 
     width: int = 512
     """Channels that maps are fused in, at most as many as the student's embedding has."""
+    before_relu: Literal["teacher", "both"] = "teacher"
+    """Whose maps are those before the last ReLU."""
     sync_batch_norm: bool = True
     """Normalise the adapters over the global batch."""
 
@@ -47,7 +58,7 @@ class ReviewKD(StagesLoss):
     ) -> Float[Array, " b"]:
         """Squared activation, per example."""
         teacher = require_teacher(self, teacher)
-        pairs = [maps(student, teacher, tap) for tap in self.taps(student, teacher)]
+        pairs = [self._maps(student, teacher, tap) for tap in self.taps(student, teacher)]
         pairs.append((_pixel(student.embedding), _pixel(teacher.embedding)))
         width = min(self.width, student.embedding.shape[-1])
         total, fused = jnp.zeros(student.logits.shape[0]), None
@@ -59,6 +70,11 @@ class ReviewKD(StagesLoss):
             out = ConvNorm(f_t.shape[-1], 3, self.sync_batch_norm, name=f"out{i}")(fused)
             total += hierarchical_context(out, f_t)
         return total
+
+    def _maps(self, student: Outputs, teacher: Outputs, tap: Tap) -> tuple[Array, Array]:
+        before, f_t = maps_before_relu(student, teacher, tap)
+        after, _ = maps(student, teacher, tap)
+        return (before if self.before_relu == "both" else after), f_t
 
     def _fuse(self, x: Array, deeper: Array, name: str) -> Array:
         gates = nn.Conv(2, (1, 1), name=name)(jnp.concatenate([x, deeper], axis=-1))

@@ -64,8 +64,8 @@ class Spec:
     """Cases that see each example alone though they have batch norm."""
     reads: tuple[str, ...] = ("logits",)
     """What it reads of the student, if it has no taps."""
-    before_relu: bool = False
-    """It reads the preactivations of its taps, where there are any."""
+    before_relu: Callable[[Any], bool] = lambda loss: False
+    """Whether it reads the student's preactivations of its taps, where there are any."""
     also_reads: tuple[str, ...] = ()
     """What it reads of the student beside its taps."""
     given: Mapping[str, Any] = field(default_factory=dict)
@@ -164,7 +164,7 @@ def weights_of(loss, examples=EXAMPLES):
 def _read_by(spec, loss):
     taps = loss.taps(*example()[:2]) if spec.kind.needs_teacher else ()
     read = ({ours for ours, _ in taps} or set(spec.reads)) | set(spec.also_reads)
-    if spec.before_relu:
+    if spec.before_relu(loss):
         return {f"before/{name}" if name in RECTIFIED else name for name in read}
     return read
 

@@ -68,7 +68,7 @@ TestOFD = contract(
             "variant": "paper",
             "sync_batch_norm": False,
         },
-        before_relu=True,
+        before_relu=lambda loss: True,
         training=Term(OFD(), 0.01),
     )
 )

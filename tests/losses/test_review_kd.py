@@ -54,7 +54,13 @@ def formula(loss, student, teacher, labels, own):
 
     ours = loss.stages or ("stage1", "stage2")
     theirs = loss.teacher_stages or ours
-    levels = [(student[a], teacher[b]) for a, b in zip(ours, theirs, strict=True)]
+    levels = [
+        (
+            student.get(f"before/{a}", student[a]) if loss.before_relu == "both" else student[a],
+            teacher.get(f"before/{b}", teacher[b]),
+        )
+        for a, b in zip(ours, theirs, strict=True)
+    ]
     levels += [(student["embedding"][:, None, None], teacher["embedding"][:, None, None])]
     total, review = 0.0, None
     for i in range(len(levels), 0, -1):
@@ -78,6 +84,7 @@ TestReviewKD = contract(
         formula,
         cases={
             "default": ReviewKD(),
+            "as_on_imagenet": ReviewKD(before_relu="both"),
             "of_other_sizes": ReviewKD(
                 stages=("odd", "stage2"), teacher_stages=("double", "half"), width=2
             ),
@@ -86,8 +93,10 @@ TestReviewKD = contract(
             "stages": ("stage1",),
             "teacher_stages": ("half", "stage2"),
             "width": 2,
+            "before_relu": "both",
             "sync_batch_norm": False,
         },
+        before_relu=lambda loss: loss.before_relu == "both",
         also_reads=("embedding",),
         flat=(DEEPEST_BIAS,),
     )
@@ -148,13 +157,33 @@ def test_a_shallow_stage_of_the_teacher_teaches_deep_stages_of_the_student():
 
     def first_level(deep):
         features = {**student.features, "stage2": deep}
-        moved = {**teacher.features, "stage1": 0 * teacher.features["stage1"]}
+        before = teacher.preactivations
+        moved = teacher._replace(preactivations={**before, "stage1": 0 * before["stage1"]})
         return sum(
             sign * value(loss, student._replace(features=features), t, batch).sum()
-            for sign, t in ((1, teacher), (-1, teacher._replace(features=moved)))
+            for sign, t in ((1, teacher), (-1, moved))
         )
 
     assert np.abs(jax.grad(first_level)(student.features["stage2"])).max() > 1e-4
+
+
+@pytest.mark.parametrize(("before_relu", "moves"), [("teacher", False), ("both", True)])
+def test_the_teacher_is_read_before_its_relu_and_the_student_where_it_says(before_relu, moves):
+    """What the authors' code reads: `preact=True` of the teacher, and of both on ImageNet."""
+    student, teacher, batch = example()
+    loss = ReviewKD(before_relu=before_relu)
+    before = {name: array + 1 for name, array in student.preactivations.items()}
+    features = {name: array + 1 for name, array in teacher.features.items()}
+    plain, rectified, other = (
+        value(loss, s, t, batch)
+        for s, t in (
+            (student, teacher),
+            (student, teacher._replace(features=features)),
+            (student._replace(preactivations=before), teacher),
+        )
+    )
+    np.testing.assert_array_equal(rectified, plain)
+    assert np.array_equal(other, plain) != moves
 
 
 def test_there_is_a_width():

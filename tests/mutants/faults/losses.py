@@ -172,6 +172,14 @@ FAULTS = (
         ("losses/test_fitnet.py",),
     ),
     Fault(
+        "review-kd-teacher-rectified",
+        "losses/review_kd.py",
+        "after, _ = maps(student, teacher, tap)",
+        "after, f_t = maps(student, teacher, tap)",
+        "the teacher's maps after their ReLU",
+        ("losses/test_review_kd.py",),
+    ),
+    Fault(
         "rkd-distances-as-they-are",
         "losses/rkd.py",
         "distances = huber(over_mean(l_s) - over_mean(l_t)).mean()",
