@@ -21,12 +21,15 @@ class Outputs(NamedTuple):
     - `preactivations`: of stages whose feature comes out of a ReLU or ReLU6, the map that went in;
       of those that the next layer normalises and rectifies, the normalised one. A stage that is
       missing has a linear end. Stems are left out.
+    - `pooled`: the map whose mean over the pixels is the embedding, under the name of its stage;
+      empty where layers lie between the two.
     """
 
     logits: Float[Array, "b classes"]
     features: dict[str, Array]
     embedding: Float[Array, "b d"]
     preactivations: Mapping[str, Array] = {}
+    pooled: Mapping[str, Array] = {}
 
 
 class Batch(NamedTuple):

@@ -260,7 +260,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_logits_in_float32(name):
     out = traced.out_info
     assert out.logits.dtype == jnp.float32
     maps = [x for feature, x in out.features.items() if not feature.startswith("member")]  # logits
-    inside = jax.tree.leaves((maps, out.embedding, out.preactivations))
+    inside = jax.tree.leaves((maps, out.embedding, out.preactivations, out.pooled))
     assert {leaf.dtype.name for leaf in inside} == {"bfloat16"}
     program = str(traced.jaxpr)
     products = re.findall(r"(\w+)\[[\d,]*\] = (?:conv_general_dilated|dot_general)", program)
@@ -307,12 +307,25 @@ def test_preactivations_are_what_the_last_relu_of_each_stage_reads(name):
     family = type(model).__name__
     out = evaluate(model, initialised(model), images(8))
     stages = {stage for stage in maps if stage.startswith("stage")} if family in ENDS else set()
-    assert set(out.preactivations) == stages
+    ends = {"projected"} if family == "ReusedClassifier" and model.relu else set()
+    assert set(out.preactivations) == stages | ends
     for stage, before in out.preactivations.items():
         assert before.shape == out.features[stage].shape
         assert (before < 0).any()
         if end := ENDS[family]:
             np.testing.assert_array_equal(end(before), out.features[stage])
+
+
+@every_case
+def test_the_embedding_is_the_mean_of_the_pooled_map_and_of_no_other(name):
+    model = CASES[name].model
+    out = evaluate(model, initialised(model), images(8))
+    for stage, pooled in out.pooled.items():
+        assert stage in out.features
+        close(pooled.mean(axis=(1, 2)), out.embedding)
+    means = [x.mean(axis=(1, 2)) for x in out.features.values()]
+    found = [m for m in means if m.shape == out.embedding.shape and np.allclose(m, out.embedding)]
+    assert len(out.pooled) >= len(found[:1]), "say in pooled that the embedding is a mean"
 
 
 def test_preactivations_of_a_wide_resnet_are_what_the_next_batch_norm_makes_of_its_sums():

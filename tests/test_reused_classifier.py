@@ -4,6 +4,7 @@ import dataclasses
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -18,9 +19,18 @@ from kdjax.experiment.rules import validate
 from kdjax.experiment.runs import baseline_run, student_run
 from kdjax.jobs.distill import distill
 from kdjax.losses import SRRL, CrossEntropy, SimKD
-from kdjax.models import Ensemble, MobileNetV2, ResNet, ReusedClassifier, RowLSTM, SmallCNN
+from kdjax.models import (
+    Ensemble,
+    MobileNetV1,
+    MobileNetV2,
+    ResNet,
+    ReusedClassifier,
+    RowLSTM,
+    SmallCNN,
+)
 from kdjax.models.base import VisionModel
 from kdjax.models.reused_classifier import reusing
+from kdjax.models.stages import last_map
 from kdjax.models.summary import parameter_count, variable_shapes
 from kdjax.students.first_weights import first_weights
 from kdjax.training.parallel import fetch
@@ -61,10 +71,44 @@ def test_it_is_as_wide_and_as_large_as_the_teachers_last_map():
     assert shapes["frozen", "classifier", "kernel"] == (6, 10)
     projected = jax.eval_shape(student.init_with_output, jax.random.key(0), np.zeros((1, *SHAPE)))
     assert projected[0].features["projected"].shape == (1, 4, 4, 6)
+    chain = reusing(large, reusing(large, RESNET, SHAPE, "test"), SHAPE, "test")
+    assert (chain.width, chain.size, chain.relu) == (6, (4, 4), True)
     mobile = MobileNetV2(blocks=(1,), widths=(4, 6), strides=(1, 1), expansions=(1,), head=9)
     for teacher, width in ((TINY, 16), (mobile, 9), (RowLSTM(hidden=6), 12)):
         student = reusing(large, teacher, SHAPE, "test")
         assert (student.width, student.size, student.relu) == (width, (), False)
+
+
+def test_layers_before_an_embedding_as_wide_as_a_map_learn():
+    """An embedding as wide as the last map need not be its mean."""
+    student = reusing(SmallCNN(widths=(2, 4), hidden=4), TINY, SHAPE, "test")
+    variables = variables_of(student)
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (4, *SHAPE), np.uint8))
+
+    def total(params):
+        return student.apply({**variables, "params": params}, images).embedding.sum()
+
+    slope = jax.grad(total)(variables["params"])["network"]["dense"]["kernel"]
+    assert np.abs(slope).max() > 1e-3
+
+
+def test_a_map_is_rectified_as_its_network_does():
+    """ReLU6 is no ReLU: what lies above 6 is cut off before the mean."""
+    network = MobileNetV1(blocks=(1, 1), widths=(4, 4, 6), strides=(1, 1, 2), std=(0.01,))
+    variables = jax.tree.map(lambda x: 20 * x, variables_of(network))
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (4, *SHAPE), np.uint8))
+    out = network.apply(variables, images)
+    assert out.preactivations["stage2"].max() > 6
+    np.testing.assert_allclose(last_map(out).mean(axis=(1, 2)), out.embedding, rtol=1e-5)
+
+
+@pytest.mark.parametrize("relu", [True, False])
+def test_the_projector_ends_in_a_relu_where_it_says(relu):
+    student = reusing(RESNET, TINY, SHAPE, "test").clone(relu=relu)
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (4, *SHAPE), np.uint8))
+    out = student.apply(variables_of(student), images)
+    assert (out.features["projected"] < 0).any() != relu
+    assert ("projected" in out.preactivations) == relu
 
 
 def test_it_has_its_backbones_pixels_and_no_classifier_of_its_own():

@@ -85,7 +85,8 @@ class NNXNet(VisionModel):
         trunk = nnx.bridge.ToLinen(Trunk, args=fields)
         nn.share_scope(self, trunk)  # its layers are ours, so that blocks are found by name
         logits, features, pooled = trunk(x, train)
-        return Outputs(logits.astype(jnp.float32), {"stage1": features}, pooled)
+        stage = {"stage1": features}
+        return Outputs(logits.astype(jnp.float32), stage, pooled, pooled=stage)
 
     def scaled(self, width: float, depth: float) -> "NNXNet":
         """Narrower and shorter."""

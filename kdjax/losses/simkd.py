@@ -22,7 +22,7 @@ class SimKD(DistillationLoss):
     `F` is shifted, channel by channel, so that its mean is the embedding. Nothing moves where it is
     that already, as in ResNets; but a network may do more between its last map and its classifier,
     or pooling may weigh pixels unequally, and the mean is all that the classifier reads. Where the
-    teacher's last map is not as wide as its embedding, `F` is the embedding, a map of one pixel.
+    teacher's embedding is the mean of no map, `F` is the embedding, a map of one pixel.
 
     Usual weight: 1, and no other term: neither labels nor soft targets.
     """

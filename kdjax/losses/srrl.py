@@ -20,10 +20,9 @@ class SRRL(DistillationLoss):
     the teacher's embedding `e_t`, batch norm, ReLU, and the mean over pixels. `W_t` and `b_t` are
     the teacher's last layer: its classifier shall say of `r` what it says of its own embedding.
 
-    The last features are the last stage's map, after its ReLU where it has one, if it is as wide as
-    the student's embedding, as in the authors' code. Where layers lie between the two, as in
-    `SmallCNN` or MobileNets, they are the embedding itself, a map of one pixel, so that those
-    layers are taught too.
+    The last features are the map that the student's embedding is the mean of, as in the authors'
+    code. Where layers lie between the last stage and the embedding, as in `SmallCNN` or MobileNets,
+    they are the embedding itself, a map of one pixel, so that those layers are taught too.
 
     Usual weight: 1, beside the labels.
     """

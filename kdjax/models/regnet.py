@@ -39,7 +39,8 @@ class RegNet(VisionModel):
             features[f"stage{i}"], before[f"stage{i}"] = x, y
         embedding = x.mean(axis=(1, 2))
         logits = nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(embedding)
-        return Outputs(logits.astype(jnp.float32), features, embedding, before)
+        pooled = {f"stage{len(self.blocks)}": x}
+        return Outputs(logits.astype(jnp.float32), features, embedding, before, pooled)
 
     def _block(self, x: Array, name: str, width: int, stride: int, train: bool) -> Array:
         """A residual block without its last ReLU."""

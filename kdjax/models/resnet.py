@@ -45,7 +45,8 @@ class ResNet(VisionModel):
             features[f"stage{i}"], before[f"stage{i}"] = x, y
         embedding = x.mean(axis=(1, 2))
         logits = nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(embedding)
-        return Outputs(logits.astype(jnp.float32), features, embedding, before)
+        pooled = {f"stage{len(self.blocks)}": x}
+        return Outputs(logits.astype(jnp.float32), features, embedding, before, pooled)
 
     def _stem(self, x: Array, train: bool) -> Array:
         kernel, stride = (3, 1) if self.stem == "cifar" else (7, 2)

@@ -69,12 +69,18 @@ class ReusedClassifier(VisionModel):
         network = self.network().clone(parent=self, name="network")
         with nn.intercept_methods(_leave_out_classifier):
             outputs: Outputs = network(images, train)
-        x = self._projected(last_map(outputs).astype(self.dtype), train)
+        before = self._projected(last_map(outputs).astype(self.dtype), train)
+        x = nn.relu(before) if self.relu else before
         embedding = x.mean(axis=(1, 2))
         classifier = FrozenDense(self.num_classes, name="classifier")
-        features = {**outputs.features, "projected": x}
-        logits = classifier(embedding).astype(jnp.float32)
-        return outputs._replace(logits=logits, features=features, embedding=embedding)
+        rectified = {"projected": before} if self.relu else {}
+        return Outputs(
+            classifier(embedding).astype(jnp.float32),
+            {**outputs.features, "projected": x},
+            embedding,
+            {**outputs.preactivations, **rectified},
+            {"projected": x},
+        )
 
     def _projected(self, x: Array, train: bool) -> Array:
         if self.size:
@@ -85,7 +91,7 @@ class ReusedClassifier(VisionModel):
             x = self.conv(channels, kernel, name=f"projector_conv{i}")(x)
             # E x² - (E x)² loses its digits on maps of one pixel.
             x = self.batch_norm(train, use_fast_variance=False, name=f"projector_bn{i}")(x)
-            x = nn.relu(x) if self.relu or i < 3 else x
+            x = nn.relu(x) if i < 3 else x
         return x
 
     def scaled(self, width: float, depth: float) -> "ReusedClassifier":
@@ -135,7 +141,7 @@ def reusing(network: Network, teacher: VisionModel, shape: Shape, who: str) -> R
     return ReusedClassifier(
         backbone=network,
         width=outputs.embedding.shape[-1],
-        size=outputs.features[stage].shape[1:3] if stage else (),
+        size=outputs.pooled[stage].shape[1:3] if stage else (),
         relu=stage in outputs.preactivations,
         **{name: getattr(network, name) for name in COMMON},
     )

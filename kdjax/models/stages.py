@@ -3,7 +3,6 @@
 import math
 import re
 
-import flax.linen as nn
 from jaxtyping import Array, Float
 
 from kdjax.types import Outputs
@@ -27,24 +26,14 @@ def pixels(outputs: Outputs, name: str) -> int:
 
 
 def pooled_stage(outputs: Outputs) -> str | None:
-    """The stage that the embedding is the mean of: the last, where it is as wide.
+    """The stage that the embedding is the mean of, as the network says.
 
     None where layers lie between the two, as in `SmallCNN` or MobileNets.
     """
-    for name in stages(outputs)[-1:]:
-        if outputs.features[name].shape[-1] == outputs.embedding.shape[-1]:
-            return name
-    return None
+    return next(iter(outputs.pooled), None)
 
 
 def last_map(outputs: Outputs) -> Float[Array, "b h w c"]:
-    """The map that the embedding is the mean of; where there is none, the embedding as a pixel.
-
-    Of a stage with a preactivation it is that after the ReLU, which in a `WideResNet` is more than
-    the stage's feature.
-    """
+    """The map that the embedding is the mean of; where there is none, the embedding as a pixel."""
     name = pooled_stage(outputs)
-    if name is None:
-        return outputs.embedding[:, None, None]
-    before = outputs.preactivations.get(name)
-    return outputs.features[name] if before is None else nn.relu(before)
+    return outputs.embedding[:, None, None] if name is None else outputs.pooled[name]

@@ -51,7 +51,8 @@ class VGG(VisionModel):
                 x = max_pool(x, 2)
         embedding = self._hidden(x) if self.dense else x.mean(axis=(1, 2))
         logits = nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(embedding)
-        return Outputs(logits.astype(jnp.float32), features, embedding, before)
+        pooled = {} if self.dense else {f"stage{len(self.widths) - 1}": x}
+        return Outputs(logits.astype(jnp.float32), features, embedding, before, pooled)
 
     def _check(self, height: int, width: int) -> None:
         if len(self.widths) != len(self.convolutions):

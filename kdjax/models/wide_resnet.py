@@ -38,10 +38,11 @@ class WideResNet(VisionModel):
                 x = self._block(x, nn.relu(y), name, width, stride, train)
             features[f"stage{i}"] = x
         y = self.batch_norm(train, name="final_bn")(x)
-        before[f"stage{len(self.blocks)}"] = y
-        embedding = nn.relu(y).mean(axis=(1, 2))
+        last, x = f"stage{len(self.blocks)}", nn.relu(y)
+        before[last] = y
+        embedding = x.mean(axis=(1, 2))
         logits = nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(embedding)
-        return Outputs(logits.astype(jnp.float32), features, embedding, before)
+        return Outputs(logits.astype(jnp.float32), features, embedding, before, {last: x})
 
     def _block(
         self, x: Array, active: Array, name: str, width: int, stride: int, train: bool

@@ -49,7 +49,9 @@ def outputs(maps, width, seed, examples=EXAMPLES):
     )
     # A projector comes after everything else.
     projected = {name: activations(maps[name]) for name in maps if name not in own}
-    return out._replace(features={**out.features, **projected})
+    # Drawn on its own too, and of the student alone: the teacher's stages are of other widths.
+    pooled = {"stage2": activations(maps["stage2"])} if maps["stage2"][-1] == width else {}
+    return out._replace(features={**out.features, **projected}, pooled=pooled)
 
 
 def batch_of(labels):
@@ -227,9 +229,13 @@ def without(by_params, flat):
 
 
 def as_float64(out):
-    """What the formulas read: a dictionary of float64 arrays, `before/stage1` the preactivation."""
-    before = {f"before/{name}": array for name, array in out.preactivations.items()}
-    named = {"logits": out.logits, "embedding": out.embedding, **out.features, **before}
+    """What the formulas read: a dictionary of float64 arrays.
+
+    Among them `before/stage1`, a preactivation, and `pooled/stage2`.
+    """
+    parts = {"before": out.preactivations, "pooled": out.pooled}
+    other = {f"{part}/{k}": array for part, maps in parts.items() for k, array in maps.items()}
+    named = {"logits": out.logits, "embedding": out.embedding, **out.features, **other}
     return {name: np.asarray(array, np.float64) for name, array in named.items()}
 
 

@@ -16,12 +16,7 @@ from tests.support import TINY
 
 
 def formula(loss, student, teacher, labels, own):
-    if teacher["stage2"].shape[-1] != teacher["embedding"].shape[-1]:
-        last = teacher["embedding"][:, None, None]
-    elif "before/stage2" in teacher:
-        last = np.maximum(teacher["before/stage2"], 0)
-    else:
-        last = teacher["stage2"]
+    last = teacher.get("pooled/stage2", teacher["embedding"][:, None, None])
     ours, theirs = pool_to_common(student["projected"], last)
     values = []
     for p, f, embedding in zip(ours, theirs, teacher["embedding"], strict=True):
@@ -41,25 +36,24 @@ TestSimKD = contract(
 )
 
 
-def drawn(size, projected_size, before):
-    """A teacher whose last map is as wide as its embedding, which is not its mean."""
+def drawn(size, projected_size):
+    """A teacher whose embedding is not quite the mean of its last map."""
     rng = np.random.default_rng(0)
 
     def normal(*shape):
         return jnp.asarray(rng.normal(size=(3, *shape)), jnp.float32)
 
-    last = normal(*size, 5)
-    given = {"stage2": normal(*size, 5)} if before else {}
-    teacher = Outputs(normal(4), {"stage1": normal(8, 8, 2), "stage2": last}, normal(5), given)
+    features = {"stage1": normal(8, 8, 2), "stage2": normal(*size, 5)}
+    pooled = {"stage2": normal(*size, 5)}
+    teacher = Outputs(normal(4), features, normal(5), pooled=pooled)
     return Outputs(normal(4), {"projected": normal(*projected_size, 5)}, normal(5)), teacher
 
 
-@pytest.mark.parametrize("before", [False, True])
 @pytest.mark.parametrize(
     ("size", "projected_size"), [((4, 6), (4, 6)), ((5, 7), (2, 3)), ((4, 2), (8, 3))]
 )
-def test_a_map_is_compared_pixel_by_pixel(size, projected_size, before):
-    student, teacher = drawn(size, projected_size, before)
+def test_a_map_is_compared_pixel_by_pixel(size, projected_size):
+    student, teacher = drawn(size, projected_size)
     s, t = as_float64(student), as_float64(teacher)
     agree(value(SimKD(), student, teacher, LABELS), formula(SimKD(), s, t, None, {}))
     slope = jax.grad(lambda out: value(SimKD(), out, teacher, LABELS).sum())(student)
@@ -76,7 +70,8 @@ def test_a_map_is_compared_pixel_by_pixel(size, projected_size, before):
 def test_a_student_that_matches_has_the_mean_that_the_classifier_reads(f, g):
     """Whatever the teacher does between its last map and its embedding."""
     embedding = jnp.asarray(g[:, 0, 0])
-    teacher = Outputs(jnp.zeros((3, 5)), {"stage1": jnp.asarray(f)}, embedding)
+    last = {"stage1": jnp.asarray(f)}
+    teacher = Outputs(jnp.zeros((3, 5)), last, embedding, pooled=last)
     shift = embedding[:, None, None] - f.mean(axis=(1, 2), keepdims=True)
     student = Outputs(teacher.logits, {"projected": f + shift}, embedding)
     np.testing.assert_allclose(value(SimKD(), student, teacher, LABELS), 0, atol=1e-8)
@@ -86,7 +81,8 @@ def test_a_student_that_matches_has_the_mean_that_the_classifier_reads(f, g):
 @law
 @given(maps, maps)
 def test_where_the_embedding_is_the_mean_it_is_the_plain_squared_gap(f, g):
-    teacher = Outputs(jnp.zeros((3, 5)), {"stage1": jnp.asarray(f)}, jnp.asarray(f.mean((1, 2))))
+    last = {"stage1": jnp.asarray(f)}
+    teacher = Outputs(jnp.zeros((3, 5)), last, jnp.asarray(f.mean((1, 2))), pooled=last)
     student = Outputs(teacher.logits, {"projected": jnp.asarray(g)}, teacher.embedding)
     plain = np.square(g - f).mean(axis=(1, 2, 3))
     np.testing.assert_allclose(

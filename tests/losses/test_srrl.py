@@ -22,10 +22,7 @@ from tests.losses.support import (
 
 
 def formula(loss, student, teacher, labels, own):
-    if student["stage2"].shape[-1] == student["embedding"].shape[-1]:
-        features = np.maximum(student["before/stage2"], 0)
-    else:
-        features = student["embedding"][:, None, None]
+    features = student.get("pooled/stage2", student["embedding"][:, None, None])
     x = features @ own["regressor/conv/kernel"][0, 0]
     x = batch_norm(x, own["regressor/bn/scale"], own["regressor/bn/bias"])
     regressed = np.mean(np.maximum(x, 0) if loss.relu else x, axis=(1, 2))
@@ -46,7 +43,7 @@ TestSRRL = contract(
             "embeddings_alone": SRRL(beta=0.0),
         },
         other_values={"alpha": 3.0, "beta": 3.0, "relu": False, "sync_batch_norm": False},
-        reads=("before/stage2",),
+        reads=("pooled/stage2",),
         every_day=True,
     )
 )
@@ -95,7 +92,7 @@ def test_srrl_is_zero_where_the_regressor_finds_the_teacher(loss):
         logits=jnp.asarray(wide @ classifier["kernel"] + classifier["bias"], jnp.float32),
     )
     flat = jnp.broadcast_to(embedding[:, None, None], (len(embedding), 4, 4, 3))
-    before = {**student.preactivations, "stage2": flat.astype(jnp.float32)}
+    pooled = {"stage2": flat.astype(jnp.float32)}
     params = {
         "regressor": {
             "conv": {"kernel": jnp.eye(3, 4).at[0, 3].set(1)[None, None]},
@@ -105,7 +102,7 @@ def test_srrl_is_zero_where_the_regressor_finds_the_teacher(loss):
             },
         }
     }
-    values = value(loss, student._replace(preactivations=before), teacher, batch, params)
+    values = value(loss, student._replace(pooled=pooled), teacher, batch, params)
     np.testing.assert_allclose(values, 0, atol=1e-10)
 
 

@@ -86,13 +86,30 @@ FAULTS = (
     Fault(
         "reused-classifier-flag-unread",
         "models/reused_classifier.py",
-        "x = nn.relu(x) if self.relu or i < 3 else x",
-        "x = nn.relu(x)",
+        "x = nn.relu(before) if self.relu else before",
+        "x = nn.relu(before)",
         "a field unread",
-        (
-            "test_models.py::test_no_field_is_dead[ReusedClassifier]",
-            "test_reused_classifier.py::test_it_teaches_a_named_student_of_another_family",
-        ),
+        ("test_reused_classifier.py::test_the_projector_ends_in_a_relu_where_it_says",),
+    ),
+    Fault(
+        "pooled-before-the-relu",
+        "models/wide_resnet.py",
+        'last, x = f"stage{len(self.blocks)}", nn.relu(y)\n        before[last] = y\n'
+        "        embedding = x.mean(axis=(1, 2))",
+        'last, x = f"stage{len(self.blocks)}", y\n        before[last] = y\n'
+        "        embedding = nn.relu(x).mean(axis=(1, 2))",
+        "a map that the embedding is not the mean of",
+        ("test_models.py::test_the_embedding_is_the_mean_of_the_pooled_map_and_of_no_other",),
+    ),
+    Fault(
+        "pooled-stage-by-width",
+        "models/stages.py",
+        "return next(iter(outputs.pooled), None)",
+        "name = stages(outputs)[-1]\n"
+        "    wide = outputs.features[name].shape[-1] == outputs.embedding.shape[-1]\n"
+        "    return name if wide else None",
+        "a guess for what the network says",
+        ("test_reused_classifier.py::test_layers_before_an_embedding_as_wide_as_a_map_learn",),
     ),
     Fault(
         "summary-loop-counted-once",
