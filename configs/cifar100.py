@@ -127,7 +127,7 @@ def objectives(teacher: str, student: str, scale: float = 1.0) -> dict[str, tupl
         "dkd": (LABELS, Term(DKD(beta=dkd_beta(teacher, student)), 1.0, warm)),
         "dist": (LABELS, Term(DIST(), 1.0)),
         "ls": (Term(CrossEntropy(), 0.1), standardized(teacher, student)),
-        "mlkd": (Term(CrossEntropy(), 0.1), Term(MLKD(), 0.9)),
+        "mlkd": (Term(CrossEntropy(), 0.2), Term(MLKD(), 0.9)),
         "ctkd": (Term(CrossEntropy(), 0.1), Term(CTKD(), 0.9)),
         "srrl": (LABELS, SOFT, Term(SRRL(), 1.0)),
         "semckd": (LABELS, SOFT, Term(SemCKD(stages=ours, teacher_stages=theirs), 400.0)),

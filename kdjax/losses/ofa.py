@@ -33,7 +33,8 @@ class OFA(DistillationLoss):
     embeddings. The authors give students that are transformers attention blocks instead; here
     tokens are maps, and all students have the same branches.
 
-    Usual weight: 1, beside the labels, and eps from 1 to 1.5 by pair.
+    Usual weight: 1, beside the labels, and eps from 1 to 1.5 by pair, one for all answers or each
+    its own.
     """
 
     needs_one_label: ClassVar[bool] = True
@@ -41,8 +42,9 @@ class OFA(DistillationLoss):
 
     stages: tuple[str, ...] = ()
     """Stages of the student with an exit; empty: all."""
-    eps: float = 1.0
-    """How much the target is enhanced; positive."""
+    eps: tuple[float, ...] = (1.0,)
+    """How much the target is enhanced; positive. One for all answers, or one for each stage and
+    then one for the logits."""
     temperature: float | Ramp = 1.0
     """Divides both logits; positive. The loss is not multiplied by its square."""
     variant: Literal["code", "paper"] = "code"
@@ -52,7 +54,8 @@ class OFA(DistillationLoss):
 
     def check(self) -> None:
         """Numbers are positive."""
-        require("eps", self.eps, self.eps > 0, "positive")
+        positive = bool(self.eps) and min(self.eps) > 0
+        require("eps", self.eps, positive, "one or more numbers, all positive")
         require_temperature(self.temperature)
 
     @nn.compact
@@ -62,24 +65,37 @@ class OFA(DistillationLoss):
         """Nats per example, over all answers."""
         teacher = require_teacher(self, teacher)
         temperature = at(self.temperature, batch.epoch)
-        target = self._target(teacher.logits / temperature, batch.label)
         width = max(student.embedding.shape[-1], teacher.embedding.shape[-1])
-        answers = [student.logits]
-        for name in chosen_stages(self, "student", student, self.stages):
+        answers = []
+        names = chosen_stages(self, "student", student, self.stages)
+        for name in names:
             pooled = self._branch(student, name, width).mean(axis=(1, 2))
             answers.append(nn.Dense(student.logits.shape[-1], name=f"{name}_classifier")(pooled))
-        log_p = jax.nn.log_softmax(jnp.stack(answers) / temperature)
-        return -jnp.sum(target * log_p.sum(axis=0), axis=-1)
+        answers.append(student.logits)
+        total = jnp.zeros(student.logits.shape[0])
+        for answer, eps in zip(answers, self._eps(names), strict=True):
+            target = self._target(teacher.logits / temperature, batch.label, eps)
+            total -= jnp.sum(target * jax.nn.log_softmax(answer / temperature), axis=-1)
+        return total
+
+    def _eps(self, names: tuple[str, ...]) -> tuple[float, ...]:
+        answers = len(names) + 1
+        if len(self.eps) not in (1, answers):
+            raise ValueError(
+                f"OFA: {len(self.eps)} values of eps for {answers} answers; give one, or one for "
+                f"each of {', '.join(names)} and the logits."
+            )
+        return self.eps * answers if len(self.eps) == 1 else self.eps
 
     def _target(
-        self, logits: Float[Array, "b classes"], label: Labels
+        self, logits: Float[Array, "b classes"], label: Labels, eps: float
     ) -> Float[Array, "b classes"]:
         log_p = jax.nn.log_softmax(logits)
-        enhanced = self.eps * jnp.log1p(jnp.exp(log_p))
+        enhanced = eps * jnp.log1p(jnp.exp(log_p))
         is_label = jax.nn.one_hot(label, logits.shape[-1]) > 0
         if self.variant == "paper":
             return jnp.where(is_label, jnp.exp(enhanced), jnp.exp(log_p))
-        return jnp.where(is_label, jnp.expm1(enhanced), jnp.exp(self.eps * log_p))
+        return jnp.where(is_label, jnp.expm1(enhanced), jnp.exp(eps * log_p))
 
     def _branch(self, student: Outputs, name: str, width: int) -> Float[Array, "b h w d"]:
         x = student.features[name].astype("float32")

@@ -1,6 +1,6 @@
 """Softmax regression representation learning (Yang et al., ICLR 2021)."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -17,12 +17,14 @@ class SRRL(DistillationLoss):
     """`alpha mean((r - e_t)²) + beta mean((W_t r + b_t - z_t)²)`, over channels and over classes.
 
     `r` is what a regressor makes of the student's last features: a 1x1 convolution to the width of
-    the teacher's embedding `e_t`, batch norm, ReLU, and the mean over pixels. `W_t` and `b_t` are
-    the teacher's last layer: its classifier shall say of `r` what it says of its own embedding.
+    the teacher's embedding `e_t`, batch norm and ReLU. `W_t` and `b_t` are the teacher's last
+    layer: its classifier shall say of `r` what it says of its own embedding.
 
-    The last features are the map that the student's embedding is the mean of, as in the authors'
-    code. Where layers lie between the last stage and the embedding, as in `SmallCNN` or MobileNets,
-    they are the embedding itself, a map of one pixel, so that those layers are taught too.
+    - `variant="code"`: the last features are the student's embedding, as in the code of SimKD's
+      authors, whose numbers are the published ones on CIFAR-100;
+    - `variant="authors"`: they are the map that the embedding is the mean of, and `r` is the mean
+      over the pixels, as in the code of SRRL's authors. Where layers lie between the last stage and
+      the embedding, as in `SmallCNN` or MobileNets, both variants are the same.
 
     Usual weight: 1, beside the labels.
     """
@@ -33,6 +35,8 @@ class SRRL(DistillationLoss):
     """Weight of the gap of what the teacher's classifier says."""
     relu: bool = True
     """The regressor ends in a ReLU; off for teachers whose embedding is negative in places."""
+    variant: Literal["code", "authors"] = "code"
+    """Whether embeddings or maps are regressed."""
     sync_batch_norm: bool = True
     """Normalise the regressor over the global batch."""
 
@@ -51,9 +55,10 @@ class SRRL(DistillationLoss):
         teacher = require_teacher(self, teacher)
         target = teacher.embedding.astype("float32")
         regressor = ConvNorm(target.shape[-1], sync=self.sync_batch_norm, name="regressor")
-        x = regressor(last_map(student).astype("float32"))
+        features = student.embedding[:, None, None] if self.variant == "code" else last_map(student)
+        x = regressor(features.astype("float32"))
         embedding = (nn.relu(x) if self.relu else x).mean(axis=(1, 2))
         answer = self.teacher_classifier(embedding, teacher)
-        features = jnp.square(embedding - target).mean(axis=-1)
-        logits = jnp.square(answer - teacher.logits).mean(axis=-1)
-        return self.alpha * features + self.beta * logits
+        of_embeddings = jnp.square(embedding - target).mean(axis=-1)
+        of_logits = jnp.square(answer - teacher.logits).mean(axis=-1)
+        return self.alpha * of_embeddings + self.beta * of_logits

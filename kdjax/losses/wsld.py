@@ -20,6 +20,8 @@ class WSLD(DistillationLoss):
     guard for a teacher that is certain. The weight is a constant to the gradient: an example
     counts less where the student already does better than the teacher. The authors' code has the
     soft cross-entropy in place of the divergence: another value, the same gradient.
+
+    Usual weight: 2.5, beside the labels (the authors' code for ImageNet).
     """
 
     temperature: float | Ramp = 2.0

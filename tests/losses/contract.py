@@ -62,8 +62,8 @@ class Spec:
     """The loss whose fields get them, if not the defaults, of which some do not count at first."""
     alone: tuple[DistillationLoss, ...] = ()
     """Cases that see each example alone though they have batch norm."""
-    reads: tuple[str, ...] = ("logits",)
-    """What it reads of the student, if it has no taps."""
+    reads: tuple[str, ...] | Callable[[Any], tuple[str, ...]] = ("logits",)
+    """What it reads of the student, or a case of it, if it has no taps."""
     before_relu: Callable[[Any], bool] = lambda loss: False
     """Whether it reads the student's preactivations of its taps, where there are any."""
     also_reads: tuple[str, ...] = ()
@@ -163,7 +163,8 @@ def weights_of(loss, examples=EXAMPLES):
 
 def _read_by(spec, loss):
     taps = loss.taps(*example()[:2]) if spec.kind.needs_teacher else ()
-    read = ({ours for ours, _ in taps} or set(spec.reads)) | set(spec.also_reads)
+    untapped = spec.reads(loss) if callable(spec.reads) else spec.reads
+    read = ({ours for ours, _ in taps} or set(untapped)) | set(spec.also_reads)
     if spec.before_relu(loss):
         return {f"before/{name}" if name in RECTIFIED else name for name in read}
     return read

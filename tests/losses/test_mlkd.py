@@ -35,6 +35,7 @@ TestMLKD = contract(
         formula,
         cases={
             "default": MLKD(),
+            "paper": MLKD(instance=1.0, batch=1.0, classes=1.0),
             "instance_alone": MLKD(batch=0.0, classes=0.0),
             "batch_alone": MLKD(instance=0.0, classes=0.0, temperatures=(1.0,)),
             "classes_alone": MLKD(instance=0.0, batch=0.0, temperatures=(1.0, 0.5)),
@@ -47,6 +48,25 @@ TestMLKD = contract(
         },
     )
 )
+
+
+def test_the_defaults_are_the_authors_sum_over_two_equal_views():
+    """KD of the first view is masked by half and that of the second is not; the rest is of the
+    first alone."""
+    rng = np.random.default_rng(0)
+    z_s, z_t = rng.normal(0, 3, (2, 4, 6))
+    once = {
+        name: formula(MLKD(**{"instance": 0, "batch": 0, "classes": 0, name: 1}), *given)
+        for given in [({"logits": z_s}, {"logits": z_t}, None, {})]
+        for name in ("instance", "batch", "classes")
+    }
+    confidence = np.exp(log_softmax(z_t))
+    examples, classes = confidence.max(axis=1), confidence.sum(axis=0)
+    of_examples, of_classes = (np.mean(x <= np.percentile(x, 50)) for x in (examples, classes))
+    code = once["instance"] * (of_examples + 1)
+    code += once["batch"] * of_examples + once["classes"] * of_classes
+    ours = values_of(MLKD(), *(says(z.astype(np.float32)) for z in (z_s, z_t)))
+    np.testing.assert_allclose(ours, code, rtol=1e-4)
 
 
 @law
@@ -84,7 +104,7 @@ def test_each_temperature_gives_its_summand(z_s, z_t):
 @law
 @given(logits, logits)
 def test_the_instances_are_soft_targets(z_s, z_t):
-    loss = MLKD(temperatures=(3.0,), batch=0.0, classes=0.0)
+    loss = MLKD(temperatures=(3.0,), instance=1.0, batch=0.0, classes=0.0)
     soft = values_of(SoftTarget(temperature=3.0), says(z_s), says(z_t)).mean()
     np.testing.assert_allclose(values_of(loss, says(z_s), says(z_t)), soft, rtol=1e-4, atol=1e-4)
 

@@ -24,7 +24,7 @@ from tests.losses.support import (
 )
 
 
-def answer_loss(loss, z_s, z_t, labels):
+def answer_loss(loss, z_s, z_t, labels, eps):
     values = []
     for log_s, log_t, y in zip(
         log_softmax(z_s / loss.temperature),
@@ -35,9 +35,9 @@ def answer_loss(loss, z_s, z_t, labels):
         total = 0.0
         for c, p in enumerate(np.exp(log_t)):
             if loss.variant == "paper":
-                weight = (1 + p) ** loss.eps if c == y else p
+                weight = (1 + p) ** eps if c == y else p
             else:
-                weight = (p + (c == y)) ** loss.eps - (c == y)
+                weight = (p + (c == y)) ** eps - (c == y)
             total -= weight * log_s[c]
         values.append(total)
     return np.array(values)
@@ -58,16 +58,18 @@ def separable(x, own, name):
 
 
 def formula(loss, student, teacher, labels, own):
-    total = answer_loss(loss, student["logits"], teacher["logits"], labels)
-    for name in loss.stages or ("stage1", "stage2"):
+    *of_stages, of_logits = loss.eps
+    total = answer_loss(loss, student["logits"], teacher["logits"], labels, of_logits)
+    for i, name in enumerate(loss.stages or ("stage1", "stage2")):
+        eps = of_stages[i] if of_stages else of_logits
         x = student[name]
-        for i in range(1, {"flat": 2, "stage1": 1, "stage2": 0}[name] + 1):
-            x = separable(x, own, f"{name}_exit{i}")
+        for j in range(1, {"flat": 2, "stage1": 1, "stage2": 0}[name] + 1):
+            x = separable(x, own, f"{name}_exit{j}")
         if name == "stage2":
             x = conv(x, own["stage2_exit/kernel"], own["stage2_exit/bias"])
         pooled = x.mean(axis=(1, 2))
         z = pooled @ own[f"{name}_classifier/kernel"] + own[f"{name}_classifier/bias"]
-        total = total + answer_loss(loss, z, teacher["logits"], labels)
+        total = total + answer_loss(loss, z, teacher["logits"], labels, eps)
     return total
 
 
@@ -77,13 +79,14 @@ TestOFA = contract(
         formula,
         cases={
             "default": OFA(),
-            "enhanced": OFA(eps=1.5, temperature=0.5),
-            "paper": OFA(variant="paper", eps=1.5),
-            "before_the_first_stage": OFA(stages=("flat",), eps=2.0),
+            "enhanced": OFA(eps=(1.5,), temperature=0.5),
+            "paper": OFA(variant="paper", eps=(1.5,)),
+            "each_its_own": OFA(eps=(1.0, 1.5, 2.0)),
+            "before_the_first_stage": OFA(stages=("flat",), eps=(2.0,)),
         },
         other_values={
             "stages": ("stage1",),
-            "eps": 1.5,
+            "eps": (1.5,),
             "temperature": 2.0,
             "variant": "paper",
             "sync_batch_norm": False,
@@ -94,8 +97,9 @@ TestOFA = contract(
 )
 
 
-def target(loss, z_t, labels):
-    return np.asarray(jax.jit(loss._target)(jnp.asarray(z_t), jnp.asarray(labels)))
+def target(variant, eps, z_t, labels):
+    of_loss = jax.jit(OFA(variant=variant)._target, static_argnums=2)
+    return np.asarray(of_loss(jnp.asarray(z_t), jnp.asarray(labels), eps))
 
 
 @law
@@ -105,8 +109,8 @@ def test_the_target_alone_is_enhanced(z, eps):
     labels = np.array([0, 2, 4])
     p = np.exp(log_softmax(z.astype(np.float64)))
     of_label = np.arange(len(labels)), labels
-    code, paper = (target(OFA(eps=eps, variant=v), z, labels) for v in ("code", "paper"))
-    plain = target(OFA(), z, labels)
+    code, paper = (target(variant, eps, z, labels) for variant in ("code", "paper"))
+    plain = target("code", 1.0, z, labels)
     np.testing.assert_allclose(plain, p, rtol=1e-4, atol=1e-30)
     assert (code[of_label] >= plain[of_label] * (1 - 1e-6)).all()
     np.testing.assert_allclose(paper[of_label] - code[of_label], 1, rtol=1e-5)
@@ -122,7 +126,7 @@ def test_the_papers_form_at_one_is_the_codes_and_the_label(z_s, z_t):
     labels = np.array([0, 2, 4])
     log_s = log_softmax(z_s.astype(np.float64))
     code, paper = (
-        -np.sum(target(OFA(variant=v), z_t, labels) * log_s, axis=-1) for v in ("code", "paper")
+        -np.sum(target(variant, 1.0, z_t, labels) * log_s, axis=-1) for variant in ("code", "paper")
     )
     np.testing.assert_allclose(paper, code + label_loss(z_s, labels), rtol=1e-4, atol=1e-5)
 
@@ -144,8 +148,13 @@ def test_an_unknown_stage_is_named_beside_those_there_are():
 
 
 def test_what_cannot_work_is_refused():
-    with pytest.raises(ValueError, match=r"^eps: 0.0 cannot work; it must be positive"):
-        OFA(eps=0.0).check()
+    for eps in ((), (1.0, 0.0)):
+        with pytest.raises(ValueError, match=r"^eps: \(.*\) cannot work; it must be one or more"):
+            OFA(eps=eps).check()
+    with pytest.raises(
+        ValueError, match="OFA: 2 values of eps for 3 answers; give one, or one for"
+    ):
+        OFA(eps=(1.0, 1.5)).init(jax.random.key(0), *example())
     with pytest.raises(ValueError, match=r"^temperature: 0.0 cannot work; it must be positive"):
         OFA(temperature=0.0).check()
 

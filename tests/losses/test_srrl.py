@@ -22,7 +22,9 @@ from tests.losses.support import (
 
 
 def formula(loss, student, teacher, labels, own):
-    features = student.get("pooled/stage2", student["embedding"][:, None, None])
+    features = student["embedding"][:, None, None]
+    if loss.variant == "authors":
+        features = student.get("pooled/stage2", features)
     x = features @ own["regressor/conv/kernel"][0, 0]
     x = batch_norm(x, own["regressor/bn/scale"], own["regressor/bn/bias"])
     regressed = np.mean(np.maximum(x, 0) if loss.relu else x, axis=(1, 2))
@@ -39,11 +41,18 @@ TestSRRL = contract(
         formula,
         cases={
             "default": SRRL(),
+            "authors": SRRL(variant="authors"),
             "without_relu": SRRL(relu=False, alpha=2.0, beta=0.5),
             "embeddings_alone": SRRL(beta=0.0),
         },
-        other_values={"alpha": 3.0, "beta": 3.0, "relu": False, "sync_batch_norm": False},
-        reads=("pooled/stage2",),
+        other_values={
+            "alpha": 3.0,
+            "beta": 3.0,
+            "relu": False,
+            "variant": "authors",
+            "sync_batch_norm": False,
+        },
+        reads=lambda loss: ("pooled/stage2",) if loss.variant == "authors" else ("embedding",),
         every_day=True,
     )
 )
@@ -92,7 +101,8 @@ def test_srrl_is_zero_where_the_regressor_finds_the_teacher(loss):
         logits=jnp.asarray(wide @ classifier["kernel"] + classifier["bias"], jnp.float32),
     )
     flat = jnp.broadcast_to(embedding[:, None, None], (len(embedding), 4, 4, 3))
-    pooled = {"stage2": flat.astype(jnp.float32)}
+    own = {"embedding": jnp.asarray(embedding, jnp.float32)}
+    own["pooled"] = {"stage2": flat.astype(jnp.float32)}
     params = {
         "regressor": {
             "conv": {"kernel": jnp.eye(3, 4).at[0, 3].set(1)[None, None]},
@@ -102,7 +112,7 @@ def test_srrl_is_zero_where_the_regressor_finds_the_teacher(loss):
             },
         }
     }
-    values = value(loss, student._replace(pooled=pooled), teacher, batch, params)
+    values = value(loss, student._replace(**own), teacher, batch, params)
     np.testing.assert_allclose(values, 0, atol=1e-10)
 
 
