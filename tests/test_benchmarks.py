@@ -4,7 +4,6 @@ import functools
 import typing
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,9 +14,13 @@ from kdjax.experiment.optim import SGD
 from kdjax.experiment.presets import experiment_of, load_preset
 from kdjax.experiment.rules import validate
 from kdjax.experiment.runs import baseline_run, student_run
-from kdjax.losses import Loss, SimKD, SoftTarget
+from kdjax.experiment.schedules import Constant
+from kdjax.losses import CrossEntropy, Loss, SimKD, SoftTarget
 from kdjax.models import NAMED, ReusedClassifier
 from kdjax.models.summary import output_shapes, parameter_count
+from kdjax.training.beginning import shapes
+from kdjax.training.parts import paths
+from kdjax.training.recipe import Recipe
 from kdjax.training.state import adapter_shapes
 
 ROOT = Path(__file__).parent.parent
@@ -64,8 +67,9 @@ UNEQUAL = {"wrn_40_2-wrn_40_1", *PAIRS[7:]}
 
 
 @functools.cache
-def cell(pair, method):
-    experiment, rest, _ = experiment_of(CIFAR100, ["--pair", pair, "--method", method])
+def cell(pair, method, **arguments):
+    own = [text for name, value in arguments.items() for text in (f"--{name}", str(value))]
+    experiment, rest, _ = experiment_of(CIFAR100, ["--pair", pair, "--method", method, *own])
     assert rest == []
     return experiment
 
@@ -90,13 +94,20 @@ def test_the_light_cells_are_cells():
     ],
 )
 def test_the_losses_of_a_cell_fit_its_networks(pair, method):
+    """What its losses compare, and what its phases train, is there, its student alone included."""
     experiment = cell(pair, method)
-    student, teacher = experiment.student, experiment.teacher
-    terms = for_examples(student.losses, 50_000)
-    run = student_run(experiment, teacher.model, (32, 32, 3), None)
+    teacher = experiment.teacher.model
+    runs = [
+        (student_run(experiment, teacher, (32, 32, 3), None), teacher),
+        (baseline_run(experiment, teacher, (32, 32, 3)), None),
+    ]
 
     def make():
-        return adapter_shapes(terms, run.model, teacher.model, (32, 32, 3))
+        for run, teaching in runs if experiment.student.fit.phases else runs[:1]:
+            recipe = Recipe.of(run, teaching, 50_000)
+            params = shapes(recipe, (32, 32, 3)).params
+            for phase in run.fit.phases:
+                phase.check_paths(list(paths(params)))
 
     if method in ("fsp", "kdsvd") and pair in UNEQUAL:
         with pytest.raises(ValueError, match="equal widths"):
@@ -174,19 +185,40 @@ def test_the_protocol(pair):
 
 
 @pytest.mark.parametrize("method", ["ab", "ft", "fsp"])
-def test_a_method_of_two_stages_comes_before_the_protocol(method):
-    student = cell("vgg13-vgg8", method).student
-    assert student.fit.epochs == 270
-    assert student.fit.schedule.epochs == (180, 210, 240)
-    labels, term = student.losses
-    epochs = jnp.array([0.0, 29.9, 30.0, 269.0])
-    weights = np.array([labels.weight_at(epochs), term.weight_at(epochs)])
-    np.testing.assert_array_equal(weights[0], [0, 0, 1, 1])
-    if method == "ft":  # first its autoencoder, with weight one
-        np.testing.assert_allclose(weights[1], [1, 1, 200, 200])
+def test_a_method_of_two_stages_has_a_phase_before_the_protocol(method):
+    """RepDistiller's `pretrain.py`: 30 epochs at a constant rate, of the paraphraser or of what
+    lies below the classifier, and then the protocol with a fresh optimizer."""
+    student = cell("wrn_40_2-wrn_16_2", method).student
+    first, protocol = student.fit.phases
+    assert (student.fit.epochs, first.epochs, protocol.epochs) == (270, 30, None)
+    assert protocol.schedule.epochs == (150, 180, 210)
+    assert first.schedule == Constant(peak=0.01 if method == "ft" else 0.05)
+    assert [term.weight for term in first.losses] == [1.0]
+    moved = {path: first.trains(path) for path in (
+        "student/stage1_block0_conv1/kernel", "student/classifier/kernel", "student/final_bn/scale",
+        "adapters/ft/paraphraser/conv0/kernel", "adapters/ft/translator/conv0/kernel",
+    )}  # fmt: skip
+    if method == "ft":
+        assert list(moved.values()) == [False, False, False, True, False]
+        assert not protocol.trains("adapters/ft/paraphraser/conv0/kernel")
+        assert protocol.trains("adapters/ft/translator/conv0/kernel")
+        assert [term.weight for term in student.losses] == [1.0, 200.0]
     else:
-        np.testing.assert_array_equal(weights[1], weights[1, 0] * np.array([1, 1, 0, 0]))
-    assert cell("vgg13-vgg8", method).teacher.fit.epochs == 240
+        assert list(moved.values())[:3] == [True, False, False]
+        assert student.losses == (Term(CrossEntropy()),)
+    alone = baseline_run(cell("wrn_40_2-wrn_16_2", method), NAMED["wrn_40_2"], (32, 32, 3)).fit
+    assert (alone.epochs, [p.schedule.epochs for p in alone.phases]) == (240, [(150, 180, 210)])
+
+
+def test_a_shorter_protocol_is_the_whole_in_proportion():
+    experiment = cell("resnet56-resnet20", "ft", epochs=24)
+    first, protocol = experiment.student.fit.phases
+    assert experiment.teacher.fit.schedule.epochs == pytest.approx((15, 18, 21))
+    assert (experiment.student.fit.epochs, first.epochs) == pytest.approx((27, 3))
+    assert protocol.schedule.epochs == pytest.approx((15, 18, 21))
+    assert cell("resnet56-resnet20", "dkd", epochs=24).student.losses[1].schedule.epochs == 2
+    assert experiment.published is None
+    validate(experiment)
 
 
 def test_weights_that_depend_on_the_pair():
