@@ -12,6 +12,7 @@ from kdjax.benchmark.picture import draw, shares
 from kdjax.benchmark.subject import subject_of
 from kdjax.benchmark.whole_loop import steps_for, whole_loop
 from kdjax.cli import main
+from kdjax.experiment import DOT
 from kdjax.experiment.objective import Term
 from kdjax.losses import AttentionTransfer, CrossEntropy
 
@@ -93,6 +94,15 @@ def test_a_loss_of_maps_has_no_cached_step(quick):
     student = dataclasses.replace(quick.student, losses=terms)
     assert _logits_do(subject_of(quick, None))
     assert not _logits_do(subject_of(dataclasses.replace(quick, student=student), None))
+
+
+@pytest.mark.slow
+def test_an_optimizer_that_wants_the_task_apart_is_measured(quick):
+    student = dataclasses.replace(
+        quick.student, fit=dataclasses.replace(quick.student.fit, optimizer=DOT())
+    )
+    result = benchmark(dataclasses.replace(quick, student=student), rounds=1, loop_seconds=1e-3)
+    assert result["timings"]["optimizer"]["seconds"] > 0
 
 
 def test_the_loop_is_the_real_one(quick, monkeypatch):
