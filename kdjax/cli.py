@@ -152,7 +152,7 @@ def _guarded(name: str, arguments: list[str], debug: bool) -> int:
     try:
         run(arguments)
     except KeyboardInterrupt:
-        print("kdjax: interrupted; the same command goes on from here.", file=sys.stderr)
+        print("kdjax: interrupted; the same command goes on from what is saved.", file=sys.stderr)
         return EXIT_FAILED
     except BrokenPipeError:
         raise  # to `main`

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from kdjax.experiment.optim import DOT, SGD, AdamW, Optax, Optimizer
-from kdjax.experiment.schedules import Constant, Cosine, Schedule, Steps
+from kdjax.experiment.schedules import Constant, Cosine, OneCycle, Schedule, Steps, WarmRestarts
 from kdjax.experiment.updates import decayed, everywhere, is_kernel, path_of
 from kdjax.models import NAMED
 
@@ -48,6 +48,15 @@ OTHER_VALUES = {
     (Steps, "warmup_epochs"): 2.0,
     (Constant, "peak"): 0.2,
     (Constant, "warmup_epochs"): 2.0,
+    (OneCycle, "peak"): 0.2,
+    (OneCycle, "start"): 0.5,
+    (OneCycle, "final"): 1.0,
+    (OneCycle, "rise"): 0.6,
+    (WarmRestarts, "peak"): 0.2,
+    (WarmRestarts, "period"): 5.0,
+    (WarmRestarts, "longer"): 1.0,
+    (WarmRestarts, "final"): 0.5,
+    (WarmRestarts, "warmup_epochs"): 2.0,
 }
 
 BASES = {
@@ -58,6 +67,8 @@ BASES = {
     Cosine: Cosine(),
     Steps: Steps(epochs=(3.0, 6.0)),
     Constant: Constant(),
+    OneCycle: OneCycle(),
+    WarmRestarts: WarmRestarts(period=2.0),
 }
 
 every_schedule = pytest.mark.parametrize("schedule", [Cosine(), Steps(epochs=(3,)), Constant()])
@@ -214,6 +225,20 @@ def test_decay_of_optaxs_touches_kernels_and_is_none_where_a_group_has_none():
             r"^weight_decay: optax.rmsprop has none; leave",
         ),
         (Optax(weight_decay=-0.1), r"^weight_decay: -0.1 cannot work"),
+        (
+            Optax(method="muon"),
+            r"^method: optax has no optimizer 'muon'; did you mean contrib.muon",
+        ),
+        (Optax(method="scale_by_rprop"), r"^method: optax has no optimizer 'scale_by_rprop'"),
+        (
+            Optax(method="lbfgs"),
+            r"^method: optax.lbfgs cannot be used with these options \(.*\); cha",
+        ),
+        (
+            Optax(method="contrib.schedule_free"),
+            r"^method: optax.contrib.schedule_free cannot be us",
+        ),
+        (Optax(method="lion", options=(("weight_decay", 0.1),)), r"^options: .* has its own field"),
     ],
 )
 def test_rules_of_optaxs(optimizer, message):
@@ -252,6 +277,33 @@ def test_positions_that_are_an_embedding_do_not_decay():
     assert is_kernel("position_mlp/kernel", two)
     assert not is_kernel("position_embedding/embedding", two)
     assert not is_kernel("classifier/bias", jnp.ones(2))
+
+
+def test_one_cycle_is_pytorchs():
+    """As the documentation of `OneCycleLR` has it, with its defaults and `pct_start = 4 / 11`: the
+    first part ends with step `pct_start * total_steps - 1`, the second with the last."""
+    found = rates(OneCycle(peak=0.1, rise=3 / 11), steps=11)[:11]
+
+    def part(first, last, steps):
+        return last + (first - last) * (1 + np.cos(np.pi * np.arange(steps + 1) / steps)) / 2
+
+    expected = [*part(0.1 / 25, 0.1, 3)[:-1], *part(0.1, 0.1 / 25 / 1e4, 7)]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-9)
+
+
+def test_warm_restarts_begin_anew_and_grow():
+    """Periods of 2, 4 and 8 epochs of 5 steps, by the paper's formula."""
+    found = rates(WarmRestarts(peak=0.1, period=2.0, final=0.1), steps=50)
+    expected = []
+    for length in (10, 20, 40):
+        t = np.arange(length) / length
+        expected += (0.01 + 0.09 * 0.5 * (1 + np.cos(np.pi * t))).tolist()
+    np.testing.assert_allclose(found[:50], expected[:50], rtol=1e-5)
+
+
+def test_restarts_come_after_a_warm_up():
+    found = rates(WarmRestarts(peak=0.1, period=2.0, warmup_epochs=1.0), steps=50)
+    np.testing.assert_allclose(found[[0, 5, 14, 15]], [0, 0.1, 0.002447, 0.1], rtol=1e-3)
 
 
 # --- Schedules at their edges ------------------------------------------------------------------

@@ -8,8 +8,9 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +34,7 @@ from kdjax.experiment.json import from_dict, to_dict
 from kdjax.experiment.optim import Optax, Optimizer
 from kdjax.experiment.presets import load_experiment, load_preset
 from kdjax.experiment.rules import check_views, validate
+from kdjax.jobs.checking import check_run
 from kdjax.losses import CrossEntropy, DistillationLoss, Loss
 from kdjax.training.beginning import shapes
 from kdjax.training.loop import Preempted, Teaching
@@ -121,6 +123,37 @@ def test_the_example_is_valid_and_comes_back():
     assert from_dict(json.loads(json.dumps(to_dict(experiment))), Experiment, "x") == experiment
 
 
+@pytest.mark.parametrize(
+    "options",
+    [(), (("b1", 0.95),), (("b1", 0.9), ("b2", 0.98)), (("nesterov", True), ("eps", 1e-6))],
+)
+def test_an_optimizer_of_optax_is_written_and_read(options):
+    method = "adamw" if ("nesterov", True) in options else "lion"
+    optimizer = Optax(method=method, options=options, weight_decay=0.1)
+    fit = tiny_fit(phases=(Phase(optimizer=optimizer),), optimizer=optimizer)
+    experiment = Experiment(name="x", student=Student(model=TINY, fit=fit))
+    validate(experiment)
+    again = from_dict(json.loads(json.dumps(to_dict(experiment))), Experiment, "x")
+    assert again == experiment
+    assert [type(value) for _, value in again.student.fit.optimizer.options] == [
+        type(value) for _, value in options
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paired(LearningRate):
+    pair: tuple[str, float] = ("a", 0.5)
+
+
+def test_a_pair_of_two_kinds_comes_back():
+    experiment = Experiment(name="x", student=Student(fit=Fit(schedule=Paired(pair=("b", 2.0)))))
+    assert from_dict(json.loads(json.dumps(to_dict(experiment))), Experiment, "x") == experiment
+    values = to_dict(experiment)
+    values["student"]["fit"]["schedule"]["pair"] = ["b"]
+    with pytest.raises(ValueError, match=r"\['b'\] has not 2 values @ .*schedule.pair"):
+        from_dict(values, Experiment, "x")
+
+
 def test_a_phase_takes_them_too():
     phase = Phase(losses=(Term(HuberEmbedding()),), optimizer=SignDescent(), schedule=Triangle())
     experiment = Experiment(name="x", student=Student(model=TINY, fit=tiny_fit(phases=(phase,))))
@@ -203,6 +236,42 @@ class Short(DistillationLoss):
         return student.logits.sum(axis=-1).astype("bfloat16")
 
 
+class MeanOfAll(DistillationLoss):
+    def __call__(self, student, teacher, batch):
+        return student.logits.mean(axis=-1).sum(keepdims=True)
+
+
+class Dropping(DistillationLoss):
+    @nn.compact
+    def __call__(self, student, teacher, batch):
+        return nn.Dropout(0.5, deterministic=False)(student.logits).mean(axis=-1)
+
+
+class Cached(DistillationLoss):
+    @nn.compact
+    def __call__(self, student, teacher, batch):
+        return student.logits.mean(axis=-1) + self.variable("cache", "c", jnp.zeros, ()).value
+
+
+class Remembering(DistillationLoss):
+    @nn.compact
+    def __call__(self, student, teacher, batch):
+        seen = self.variable("memory", "seen", jnp.zeros, ())
+        seen.value += student.logits.mean()
+        return student.logits.mean(axis=-1) - seen.value
+
+
+class Growing(DistillationLoss):
+    whole_batch: ClassVar[bool] = True
+
+    @nn.compact
+    def __call__(self, student, teacher, batch):
+        seen = self.variable("memory", "seen", jnp.zeros, (), jnp.int32)
+        if not self.is_initializing():
+            seen.value = seen.value + 0.5
+        return student.logits.mean()
+
+
 class Broken(DistillationLoss):
     def __call__(self, student, teacher, batch):
         return student.logits.nothing
@@ -227,6 +296,34 @@ class Scalar(Descent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Drifting(Descent):
+    def transform(self, rate, share=None):
+        return optax.GradientTransformation(
+            lambda params: {"n": 0}, lambda updates, state, params: (updates, {"n": 1.0})
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing(Descent):
+    def transform(self, rate, share=None):
+        return optax.GradientTransformation(
+            lambda params: jax.random.key(0), lambda updates, state, params: (updates, state)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Raising(Descent):
+    def transform(self, rate, share=None):
+        return {}["x"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dividing(LearningRate):
+    def schedule(self, steps_per_epoch, steps):
+        return optax.constant_schedule(1 / (steps - steps))
+
+
+@dataclass(frozen=True, kw_only=True)
 class TwoRates(LearningRate):
     def schedule(self, steps_per_epoch, steps):
         return lambda step: jnp.stack([step, step])
@@ -235,16 +332,26 @@ class TwoRates(LearningRate):
 @pytest.mark.parametrize(
     ("loss", "message"),
     [
-        (Wide(), r"^Wide returns float32\[1, 10\] for a batch of 1 example; .* float32, \(1,\)"),
-        (Summed(), r"^Summed returns float32\[\] for a batch of 1 example"),
-        (Short(), r"^Short returns bfloat16\[1\] for a batch of 1 example; it must be float32"),
+        (Wide(), r"^Wide returns float32\[2, 10\] for a batch of 2 examples; .* float32, \(2,\)"),
+        (Summed(), r"^Summed returns float32\[\] for a batch of 2 examples"),
+        (Short(), r"^Short returns bfloat16\[2\] for a batch of 2 examples; it must"),
+        (MeanOfAll(), r"^MeanOfAll returns float32\[1\] for a batch of 2 examples"),
+        (Dropping(), r"^Dropping: InvalidRngError: .* \(test_own_parts.py, line"),
+        (
+            Cached(),
+            r"^Cached: its variables in cache would be lost; keep them in params",
+        ),
+        (
+            Remembering(),
+            r"^Remembering: memory is that of losses of the whole batch; set",
+        ),
+        (Growing(), r"^Growing: its memory after a step differs from that before"),
         (Broken(), r"^Broken: AttributeError: .*nothing.* \(test_own_parts.py, line \d+\)"),
     ],
 )
-def test_a_loss_is_traced_before_training(loss, message):
-    recipe = Recipe.of(make_run(losses=(Term(loss),)), TEACHER, 1200)
+def test_a_loss_is_traced_before_training(loss, message, digits):
     with pytest.raises(ValueError, match=message):
-        shapes(recipe, SHAPE)
+        check_run(make_run(losses=(Term(loss),)), TEACHER, digits.info)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +369,11 @@ def test_a_view_is_traced_before_training(view, message):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"optimizer": Scalar()}, r"^Scalar: its updates differ from the parameters in structure"),
+        ({"optimizer": Scalar()}, r"^Scalar: its updates after a step differ from those before"),
+        ({"optimizer": Drifting()}, r"^Drifting: its state after a step differ"),
+        ({"optimizer": Drawing()}, r"^Drawing: a random key in its state cannot be kept"),
+        ({"optimizer": Raising()}, r"^Raising: KeyError: 'x' \(test_own_parts.py, line \d+\)"),
+        ({"schedule": Dividing()}, r"^Dividing: ZeroDivisionError: .* \(test_own_parts.py, line"),
         ({"schedule": TwoRates()}, r"^TwoRates: a rate is one number, and this has \[2\]"),
         ({"optimizer": Descent()}, r"^Descent does not define transform"),
     ],
@@ -277,5 +388,5 @@ def test_the_documentation_shows_the_code_that_runs():
     page = (ROOT / "docs" / "own-parts.md").read_text()
     source = (FOLDER / "parts.py").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     assert all(block.strip() in source for block in blocks)

@@ -107,6 +107,7 @@ def test_of_groups_the_longest_path_counts():
                      "stage3_block0_shortcut/kernel": 1, "classifier/bias": 0}),
         ("deit_tiny", {"class_token": 13, "position": 13, "stage1_block0_qkv/kernel": 12,
                        "stage4_block2_fc2/bias": 1, "norm/scale": 0, "classifier/kernel": 0}),
+        ("deit_tiny_distilled", {"distil_token": 13, "class_token": 13}),
         ("convnext_tiny", {"stem/kernel": 19, "stage2_down/kernel": 15,
                            "stage2_block0_conv/kernel": 15, "head_norm/scale": 0}),
     ],
@@ -161,6 +162,11 @@ def test_no_phases_are_one():
     assert spans((), 3.0) == [(Phase(), 0.0, 3.0)]
 
 
+def test_tenths_may_add_up():
+    for lengths, epochs in (((0.1,) * 3, 0.3), ((0.1,) * 10, 1.0), ((1.1, 2.2), 3.3)):
+        assert spans([Phase(epochs=length) for length in lengths], epochs)[-1].end == epochs
+
+
 @pytest.mark.parametrize(
     ("lengths", "message"),
     [
@@ -191,6 +197,7 @@ def test_a_phase_of_no_step_is_refused():
         (Phase(groups=(Group(path="student", decay=-1.0),)), r"phases.0.groups.0.decay: -1.0"),
         (Phase(schedule=Cosine(peak=-1.0)), r"^student.fit.phases.0.schedule.peak: -1.0"),
         (Phase(optimizer=SGD(momentum=1.0)), r"^student.fit.phases.0.optimizer.momentum: 1.0"),
+        (Phase(groups=(Group(path="student"),) * 2), r"phases.0.groups.1.path: 'student' cannot"),
         (Phase(losses=()), r"^student.fit.phases.0.losses: \(\) cannot work; .* at least one term"),
         (Phase(losses=(Term(CrossEntropy(), -1.0),)), r"phases.0.losses.0.weight: -1.0"),
         (Phase(losses=(Term(FT()),)), r"^student.fit.phases: FT reads what Paraphraser trains"),
@@ -379,6 +386,12 @@ def test_stopped_before_at_and_after_a_border_it_ends_with_the_same_bits(
     assert metric_lines(path) == metric_lines(whole)
 
 
+def test_a_phase_begins_balanced(run, digits):
+    balanced = dataclasses.replace(run, fit=dataclasses.replace(run.fit, balance=5))
+    recipe = Recipe.of(balanced, None, digits.info.sizes["train"])
+    assert [d.steps.start for d in cadence(recipe, 0, 1) if d.balance] == [0, 5, 7, 10]
+
+
 def test_steps_started_together_do_not_cross_a_border(run, digits, tmp_path, whole):
     recipe = Recipe.of(run, None, digits.info.sizes["train"])
     due = list(cadence(recipe, 0, 2))
@@ -473,6 +486,18 @@ def test_factor_transfer_trains_the_paraphraser_and_then_the_student(digits, tmp
     }  # fmt: skip
 
 
+def test_what_no_term_of_a_phase_trains_does_not_even_decay(digits):
+    """Neither the adapter of another phase's loss, nor the paraphraser that FT reads."""
+    phases = (Phase(epochs=1.0, losses=(LABELS,)), Phase(losses=(LABELS, Term(FitNet()))))
+    fit = tiny_fit(batch_size=32, epochs=2.0, phases=phases, optimizer=SGD(weight_decay=0.1))
+    before, after = steps_of(make_run(fit=fit), digits)
+    assert {path.split("/")[0] for path in moved(before.params, after.params)} == {"student"}
+    recipe = Recipe.of(staged(FIRST, Phase()), TEACHER, 1200)
+    then = recipe.at(recipe.stretches[1].first).stretch
+    assert not then.trains("adapters/ft/paraphraser/conv0/kernel")
+    assert then.trains("adapters/ft/translator/conv0/kernel")
+
+
 def test_losses_that_share_parameters_agree_about_them():
     phases = (dataclasses.replace(FIRST, losses=(Term(Paraphraser(rate=1.0)),)), THEN)
     recipe = Recipe.of(staged(*phases), TEACHER, 1200)
@@ -480,11 +505,46 @@ def test_losses_that_share_parameters_agree_about_them():
         start(recipe.run, recipe)
 
 
+def alone(*phases, model=TINY, reuse=False, epochs=3.0, **fields):
+    """The fit of a baseline of these phases."""
+    fit = tiny_fit(epochs=epochs, phases=phases, **fields)
+    student = Student(model=model, losses=(LABELS, SOFT), fit=fit, reuse_classifier=reuse)
+    return baseline_run(Experiment(name="x", student=student), TEACHER, (8, 8, 1)).fit
+
+
+def test_a_baseline_keeps_all_phases_if_those_with_labels_have_no_rates_of_their_own():
+    """Else the end of the fit's schedule would be cut off with the others."""
+    prepared = Phase(epochs=1.0, losses=(Term(AB()),))
+    found = alone(prepared, Phase(), schedule=Steps(epochs=(2.0,)))
+    assert found.epochs == 3.0
+    assert found.phases == (Phase(epochs=1.0, train=("student",)), Phase(train=("student",)))
+
+
+def test_a_baseline_has_no_phase_that_trains_nothing_of_its_network():
+    for first in (Phase(epochs=1.0, train=("adapters",)), Phase(epochs=1.0, freeze=("student",))):
+        found = alone(first, Phase(schedule=Constant()))
+        assert (found.epochs, found.phases) == (
+            2.0,
+            (Phase(train=("student",), schedule=Constant()),),
+        )
+
+
+def test_a_baseline_of_a_reused_classifier_knows_the_paths_of_its_own_network():
+    own = Phase(
+        epochs=1.0, train=("student/network", "student/projector_conv1"), schedule=Constant(),
+        freeze=("student/network/conv1",), groups=(Group(path="student/projector_bn1"),),
+    )  # fmt: skip
+    found = alone(own, Phase(schedule=Constant()), reuse=True)
+    assert found.phases[0].train == ("student",)
+    assert found.phases[0].freeze == ("student/conv1",)
+    assert found.phases[0].groups == ()
+
+
 @pytest.mark.parametrize("prepared", [FIRST, Phase(epochs=0.5, losses=(Term(AB()),))])
 def test_the_baseline_has_the_phases_in_which_labels_count(prepared):
     phases = (prepared, dataclasses.replace(THEN, schedule=Steps(epochs=(0.5,))))
     fit = tiny_fit(epochs=1.5, phases=phases)
     student = Student(model=TINY, losses=(LABELS, Term(FT(), 200.0)), fit=fit)
-    alone = baseline_run(Experiment(name="x", student=student), TEACHER, (8, 8, 1)).fit
-    assert alone.epochs == 1.0
-    assert alone.phases == (Phase(schedule=Steps(epochs=(0.5,))),)
+    found = baseline_run(Experiment(name="x", student=student), TEACHER, (8, 8, 1)).fit
+    assert found.epochs == 1.0
+    assert found.phases == (Phase(train=("student",), schedule=Steps(epochs=(0.5,))),)

@@ -58,6 +58,11 @@ def set_up() -> str:
 def make_step(subject: Subject, form: Form) -> Callable[[], Pending]:
     """One training step on always the same batch. ValueError for what is not written here."""
     run, info = subject.run, subject.info
+    if run.fit.phases:
+        raise ValueError(
+            "student.fit.phases: --against torch compares steps that train everything; leave them "
+            "out."
+        )
     student_variables = jax.device_get(initial_variables(run.model, info.shape, jax.random.key(2)))
     teacher = counterpart(subject.teacher, subject.teacher_variables, info.shape)
     student = counterpart(run.model, student_variables, info.shape)

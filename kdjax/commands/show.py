@@ -13,9 +13,11 @@ from kdjax.commands.tables import RULES, engineering, titled
 from kdjax.data.sources import DataInfo
 from kdjax.evaluation.load import load
 from kdjax.evaluation.of_run import open_experiment_data
-from kdjax.experiment import Experiment, Run
+from kdjax.experiment import Experiment, Phase, Run
 from kdjax.experiment.json import to_json
+from kdjax.experiment.rules import check_views
 from kdjax.experiment.runs import baseline_run, chain, field_of, teacher_run
+from kdjax.jobs.checking import check_run
 from kdjax.models import Model
 from kdjax.models.summary import Shape, flops, output_shapes, parameter_count, stage_shapes
 from kdjax.training.beginning import shapes
@@ -30,13 +32,14 @@ def run(arguments: list[str]) -> None:
     flags = parse_with_preset(ShowFlags, arguments, "kdjax show")
     console = Console()
     for part in _explain(flags.experiment):
-        console.print(part)
+        console.print(part, soft_wrap=isinstance(part, Text))  # JSON stays JSON in a pipe
 
 
 def _explain(experiment: Experiment) -> Iterator[Table | Text]:
     """What an experiment means, part by part."""
     yield Text(to_json(experiment).rstrip())
     info = open_experiment_data(experiment).info
+    check_views(experiment.data, info.shape)
     runtime = experiment.runtime
     devices = Devices(runtime.backend, runtime.devices)
     spec = experiment.teacher
@@ -49,14 +52,13 @@ def _explain(experiment: Experiment) -> Iterator[Table | Text]:
     models = {"teacher": teacher.model, **{run.role: run.model for run, _ in links}}
     taught = {run.role: teaching for run, teaching in links}
     yield _networks(models, info.shape)
-    examples = info.sizes["train"]
+    recipes = {run.role: check_run(run, taught.get(run.role), info) for run in runs}
     for run, teaching in links:
-        recipe = Recipe.of(run, teaching, examples)
-        for stretch in recipe.stretches:
-            yield _terms(recipe.at(stretch.first), teaching, info)
+        for stretch in recipes[run.role].stretches:
+            yield _terms(recipes[run.role].at(stretch.first), teaching, info)
     for run in runs:
         if run.fit.phases:
-            yield _phases(Recipe.of(run, taught.get(run.role), examples), info.shape)
+            yield _phases(recipes[run.role], info.shape)
     yield _schedule(runs, info.sizes["train"], devices)
     theirs = experiment.published
     if theirs is not None:
@@ -89,7 +91,7 @@ def _terms(recipe: Recipe, teacher: Model, info: DataInfo) -> Table:
     table = titled(f"losses of the {run.role}{several}")
     for column in ("term", "weight", "compares (student ← teacher)"):
         table.add_column(column)
-    table.add_column("adapter parameters", justify="right")
+    table.add_column("trained adapter parameters", justify="right")
     adapters = adapter_shapes(recipe.every, run.model, teacher, shape)
     student, target = output_shapes(run.model, shape), output_shapes(teacher, shape)
     for name, adapter, term in zip(stretch.names, stretch.adapters, stretch.terms, strict=True):
@@ -97,7 +99,8 @@ def _terms(recipe: Recipe, teacher: Model, info: DataInfo) -> Table:
             f"{ours} {_by(student.features[ours])} ← {theirs} {_by(target.features[theirs])}"
             for ours, theirs in term.loss.taps(student, target)
         ]
-        count = count_of(adapters.get(adapter, {}).get("params", {}))
+        own = {"adapters": {adapter: adapters.get(adapter, {}).get("params", {})}}
+        count = count_of(stretch.moving(own))
         ramp = term.schedule
         moves = f" × {ramp.start:g}…{ramp.stop:g} ({ramp.shape})" if ramp else ""
         reads = "\n".join(taps) or "outputs"
@@ -110,24 +113,37 @@ def _phases(recipe: Recipe, shape: Shape) -> Table:
     table = titled(f"phases of the {recipe.run.role}")
     for column in ("", "steps", "trained", "frozen"):
         table.add_column(column, justify="right")
-    for column in ("trains", "optimizer", "learning rate"):
-        table.add_column(column, overflow="fold")
+    table.add_column("trains", no_wrap=True)
+    for column in ("optimizer", "learning rate"):
+        table.add_column(column)
     params = shapes(recipe, shape).params
     for stretch in recipe.stretches:
         part = recipe.at(stretch.first)
-        phase, trained = stretch.phase, count_of(stretch.moving(params))
-        without = f"\nbut {', '.join(phase.freeze)}" if phase.freeze else ""
+        trained = count_of(stretch.moving(params))
         rates = [part.schedule()(step) for step in (stretch.first, stretch.stop - 1)]
         table.add_row(
             f"{part.number + 1}",
             f"{stretch.first:,} to {stretch.stop:,}",
             f"{trained:,}",
             f"{count_of(params) - trained:,}",
-            ", ".join(phase.train) + without,
-            type(part.optimizer).__name__,
+            "\n".join(_trains(stretch.phase, params)),
+            getattr(part.optimizer, "method", type(part.optimizer).__name__),
             f"{float(rates[0]):.3g} … {float(rates[1]):.3g}",
         )
     return table
+
+
+def _trains(phase: Phase, params: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each part that a phase trains, leaves out, or treats otherwise."""
+    for path in phase.train:
+        if path != "adapters" or params["adapters"]:
+            yield path
+    yield from (f"without {path}" for path in phase.freeze)
+    for group in phase.groups:
+        decay = f", decay × {group.decay:g}" if group.decay != 1.0 else ""
+        yield f"{group.path} × {group.rate:g}{decay}"
+    if phase.layer_decay != 1.0:
+        yield f"× {phase.layer_decay:g} a layer"
 
 
 def _by(feature: Any) -> str:

@@ -30,7 +30,9 @@ from kdjax.experiment.phases import Phase as Phase
 from kdjax.experiment.schedules import Constant as Constant
 from kdjax.experiment.schedules import Cosine as Cosine
 from kdjax.experiment.schedules import LearningRate as LearningRate
+from kdjax.experiment.schedules import OneCycle as OneCycle
 from kdjax.experiment.schedules import Schedule as Schedule
 from kdjax.experiment.schedules import Steps as Steps
+from kdjax.experiment.schedules import WarmRestarts as WarmRestarts
 from kdjax.experiment.updates import Decay as Decay
 from kdjax.students.derive import Derive as Derive

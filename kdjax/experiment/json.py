@@ -23,6 +23,8 @@ from kdjax.experiment.importing import class_named, name_of
 
 T = TypeVar("T")
 
+PRIMITIVES = (bool, int, float, str)
+
 LINEN_FIELDS = ("parent", "name")
 """What Flax adds to a module's own fields."""
 
@@ -40,7 +42,7 @@ def from_dict(values: Any, cls: type[T], source: str = "config") -> T:
         problems = cattrs.transform_error(
             error, path=cls.__name__, format_exception=lambda e, type_: _explain(e, type_ or cls)
         )
-        raise ValueError(f"{source}: {'; '.join(problems)}") from error
+        raise ValueError(f"{source}: {'; '.join(problems)}") from None
 
 
 def to_json(value: Any) -> str:
@@ -82,8 +84,9 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
 @functools.cache
 def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
-    for primitive in (bool, int, float, str):
+    for primitive in PRIMITIVES:
         converter.register_structure_hook(primitive, _strict)
+    converter.register_structure_hook_func(_is_primitive_union, _one_of_primitives)
     converter.register_unstructure_hook_factory(
         _is_module, lambda cls: make_dict_unstructure_fn(cls, converter, **_without_linen(cls))
     )
@@ -114,18 +117,38 @@ def _is_tuple(cls: Any) -> bool:
 
 def _list_to_tuple(converter: cattrs.Converter) -> Callable[[Any], Callable[[Any, Any], Any]]:
     def factory(cls: Any) -> Callable[[Any, Any], Any]:
-        as_list: Any = types.GenericAlias(list, get_args(cls)[:1])
+        kinds = get_args(cls)
+        many = kinds[1:] == (Ellipsis,)
+        as_list: Any = types.GenericAlias(list, kinds[:1])
         items = list_structure_factory(as_list, converter)
 
         def structure(value: Any, _: Any) -> Any:
             # A string would come out as its letters, and an object as its keys.
             if not isinstance(value, list | tuple):
                 raise TypeError(f"{value!r} is not a list")
-            return tuple(items(value, as_list))
+            if many:
+                return tuple(items(value, as_list))
+            if len(value) != len(kinds):
+                raise TypeError(f"{value!r} has not {len(kinds)} values")
+            return tuple(map(converter.structure, value, kinds))
 
         return structure
 
     return factory
+
+
+def _is_primitive_union(cls: Any) -> bool:
+    is_union = get_origin(cls) in (Union, types.UnionType)
+    return is_union and set(_members(cls)) <= set(PRIMITIVES) and len(_members(cls)) > 1
+
+
+def _one_of_primitives(value: Any, cls: Any) -> Any:
+    """The value as it is: JSON keeps whole numbers, fractions, truths and words apart."""
+    if type(value) not in get_args(cls):
+        raise TypeError(
+            f"{value!r} is none of {', '.join(kind.__name__ for kind in _members(cls))}"
+        )
+    return _strict(value, type(value))
 
 
 def _is_module(cls: Any) -> bool:

@@ -178,14 +178,33 @@ class Optax(Descent):
         """Raise ValueError for the first field that cannot work."""
         _check_decay(self.weight_decay)
         known = _parameters_of(self.method)
-        own = {"learning_rate", "weight_decay", "mask"}
+        ours = {"learning_rate", "weight_decay", "mask"}
         for option, _ in self.options:
-            remedy = f"one of {', '.join(sorted(known - own))}"
-            require("options", option, option in known - own, remedy)
+            remedy = f"one of {', '.join(sorted(known - ours))}; weight_decay has its own field"
+            require("options", option, option in known - ours, remedy)
         if self.weight_decay and not {"weight_decay", "mask"} <= known:
             raise ValueError(
                 f"weight_decay: optax.{self.method} has none; leave it 0, or take another one."
             )
+
+        self._try()
+
+    def _try(self) -> None:
+        """ValueError unless gradients and parameters are all it asks for."""
+        one = {"layer": {"kernel": jax.ShapeDtypeStruct((2, 2), jnp.float32)}}
+
+        def update(params: Any) -> Any:
+            transform = self.transform(optax.constant_schedule(0.1))
+            return transform.update(params, transform.init(params), params)
+
+        try:
+            jax.eval_shape(update, one)
+        except Exception as error:  # Optax raises whatever it likes
+            text = next(iter(str(error).splitlines()), "")
+            raise ValueError(
+                f"method: optax.{self.method} cannot be used with these options ({text}); change "
+                "them, or take another optimizer."
+            ) from error
 
     def transform(
         self, rate: optax.Schedule, share: Share = everywhere
@@ -224,13 +243,11 @@ def _function(name: str) -> Callable[..., Any]:
 
 def _parameters_of(name: str) -> set[str]:
     """Of an optimizer of Optax; ValueError if it has none of that name."""
-    try:
-        parameters = set(inspect.signature(_function(name)).parameters)
-    except (AttributeError, TypeError, ValueError):
-        parameters = set()
-    if "learning_rate" not in parameters:
-        raise ValueError(f"method: optax has no optimizer {name!r}; {nearest(name, _names())}")
-    return parameters
+    if name not in _names():
+        elsewhere = [known for known in _names() if known.endswith(f".{name}")]
+        hint = f"did you mean {elsewhere[0]}?" if elsewhere else nearest(name, _names())
+        raise ValueError(f"method: optax has no optimizer {name!r}; {hint}")
+    return set(inspect.signature(_function(name)).parameters)
 
 
 @cache
@@ -241,5 +258,7 @@ def _names() -> tuple[str, ...]:
         f"{prefix}{name}"
         for prefix, space in spaces
         for name, found in vars(space).items()
-        if inspect.isfunction(found) and "learning_rate" in inspect.signature(found).parameters
+        if not name.startswith(("_", "scale_by"))
+        and inspect.isfunction(found)
+        and "learning_rate" in inspect.signature(found).parameters
     )

@@ -1,7 +1,8 @@
 """Phases of a fit: what is trained when, by which losses, at which rate. Knows no array."""
 
+import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from kdjax.experiment.optim import Optimizer
 from kdjax.experiment.schedules import Schedule
 
 BLOCK = re.compile(r"(?:.*/)?stage(\d+)_(?:block(\d+)|down)")
-FIRST_LAYER = re.compile(r"(?:.*/)?(?:stem|patch|position|class_token|distillation_token)")
+FIRST_LAYER = re.compile(r"(?:.*/)?(?:stem|patch|position|\w*token)")
 
 BOTH = ("student", "adapters")
 """What a run trains: a network, and the parameters of its losses."""
@@ -55,8 +56,8 @@ class Phase:
     groups: tuple[Group, ...] = ()
     """Parameters with a rate of their own; of several that match, the longest path counts."""
     layer_decay: float = 1.0
-    """What the rate is multiplied by for each layer further from the student's head; a block is a
-    layer, what comes before the first one, and what comes after the last, the classifier."""
+    """What the rate is multiplied by with each layer of the student, from its classifier down to
+    its stem; a block is a layer."""
     optimizer: Optimizer | None = None
     """How gradients become updates; None: as in the whole fit."""
     schedule: Schedule | None = None
@@ -75,6 +76,8 @@ class Phase:
         for i, group in enumerate(self.groups):
             with within(f"groups.{i}"):
                 group.check()
+                first = all(group.path != other.path for other in self.groups[:i])
+                require("path", group.path, first, "one that no other group has")
 
     def trains(self, path: str) -> bool:
         """Whether what has this path moves."""
@@ -87,19 +90,22 @@ class Phase:
         found = [group for group in self.groups if begins(group.path, path)]
         return max(found, key=lambda group: len(group.path), default=Group(path=path))
 
-    def without_adapters(self) -> "Phase":
-        """What it is to a network that learns from labels alone; `train` may be empty then."""
+    def alone(self, rename: Callable[[str], str | None]) -> "Phase | None":
+        """What it is to a network without adapters, whose paths are renamed; None: no phase.
 
-        def ours(path: str) -> bool:
-            return path == "adapters" or begins("student", path)
+        A path that becomes None is not there.
+        """
 
-        return replace(
-            self,
-            losses=None,
-            train=tuple(filter(ours, self.train)),
-            freeze=tuple(filter(ours, self.freeze)),
-            groups=tuple(group for group in self.groups if ours(group.path)),
-        )
+        def ours(paths: Iterable[str]) -> tuple[str, ...]:
+            student = (path for path in paths if begins("student", path))
+            return tuple(path for path in map(rename, student) if path is not None)
+
+        train, freeze = ours(self.train), ours(self.freeze)
+        if not train or "student" in freeze:
+            return None
+        groups = [(ours([group.path]), group) for group in self.groups]
+        kept = tuple(replace(group, path=path) for paths, group in groups for path in paths)
+        return replace(self, losses=None, train=train, freeze=freeze, groups=kept)
 
     def check_paths(self, paths: Collection[str]) -> None:
         """Raise ValueError unless each beginning is one of these paths', and something moves."""
@@ -170,6 +176,7 @@ def spans(phases: Sequence[Phase], epochs: float) -> list[Span]:
         if phase.epochs is None and i + 1 < len(phases):
             raise ValueError(f"phases.{i}.epochs: only the last phase may be without a length.")
         end = epochs if phase.epochs is None else begin + phase.epochs
+        end = epochs if math.isclose(end, epochs) else end  # tenths do not add up to the bit
         if not begin < end <= epochs:
             raise ValueError(
                 f"phases.{i}: it would be epochs {begin:g} to {end:g}, but the fit has "

@@ -13,7 +13,7 @@ from kdjax.experiment.fields import (
     TeacherReference,
 )
 from kdjax.experiment.objective import Term
-from kdjax.experiment.phases import spans
+from kdjax.experiment.phases import begins, spans
 from kdjax.losses import CrossEntropy
 from kdjax.models import Ensemble, Model, ReusedClassifier
 from kdjax.models.reused_classifier import reusing
@@ -101,27 +101,39 @@ def baseline_run(experiment: Experiment, teacher: Model, shape: Shape) -> Run:
         data=experiment.data,
         model=model.network() if isinstance(model, ReusedClassifier) else model,
         losses=(Term(CrossEntropy()),),
-        fit=_alone(experiment.student),
+        fit=_alone(experiment.student, isinstance(model, ReusedClassifier)),
     )
 
 
-def _alone(student: Student) -> Fit:
-    """The phases of a student's fit in which labels count; all of them, if they count in none."""
-    fit = student.fit
-    if not fit.phases:
-        return fit
-    placed = [
-        span._replace(phase=span.phase.without_adapters())
-        for span in spans(fit.phases, fit.epochs)
-        if any(not term.loss.needs_teacher for term in span.phase.losses or student.losses)
+def _alone(student: Student, reuses: bool) -> Fit:
+    """The phases of a student's fit in which labels count, for its network alone.
+
+    All of them, if the others have no rates of their own: the fit's would not fit what is left.
+    """
+    placed = spans(student.fit.phases, student.fit.epochs) if student.fit.phases else []
+    counts = [
+        any(not term.loss.needs_teacher for term in span.phase.losses or student.losses)
+        for span in placed
     ]
-    placed = [span for span in placed if span.phase.train]
-    if not placed:
-        return replace(fit, phases=())
-    *before, last = placed
-    phases = [replace(phase, epochs=end - begin) for phase, begin, end in before]
-    epochs = sum(end - begin for _, begin, end in placed)
-    return replace(fit, epochs=epochs, phases=(*phases, replace(last.phase, epochs=None)))
+    rated = all(span.phase.schedule for span, kept in zip(placed, counts, strict=True) if kept)
+    found = []
+    for (phase, begin, end), kept in zip(placed, counts, strict=True):
+        own = phase.alone(_of_network if reuses else str)
+        if own is not None and (kept or not rated):
+            found.append(replace(own, epochs=end - begin))
+    whole = len(found) == len(placed)
+    if not found or not (whole or all(phase.schedule for phase in found)):
+        return replace(student.fit, phases=())
+    epochs = student.fit.epochs if whole else sum(phase.epochs or 0.0 for phase in found)
+    phases = (*found[:-1], replace(found[-1], epochs=None))
+    return replace(student.fit, epochs=epochs, phases=phases)
+
+
+def _of_network(path: str) -> str | None:
+    """A path of a network that answers with its teacher's classifier, in the network itself."""
+    if begins("student/network", path):
+        return f"student{path.removeprefix('student/network')}"
+    return path if path == "student" else None
 
 
 def student_run(

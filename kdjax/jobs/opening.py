@@ -8,8 +8,6 @@ from pathlib import Path
 
 import jax
 
-from kdjax.cache.reads import check_mixed
-from kdjax.checks import within
 from kdjax.data.sources import DataSet
 from kdjax.evaluation.load import Loaded, as_teacher
 from kdjax.evaluation.of_run import open_experiment_data
@@ -19,15 +17,12 @@ from kdjax.experiment.json import to_dict
 from kdjax.experiment.rules import check_views, validate
 from kdjax.experiment.runs import baseline_run, chain, field_of, teacher_run
 from kdjax.jobs import cache
-from kdjax.models import Model
-from kdjax.training.beginning import shapes
+from kdjax.jobs.checking import check_run
 from kdjax.training.log import Reporter
 from kdjax.training.loop import Job
 from kdjax.training.parallel import Devices, set_up_compilation_cache
-from kdjax.training.parts import paths
 from kdjax.training.preemption import Preemption
 from kdjax.training.processes import connect, from_first
-from kdjax.training.recipe import Recipe
 from kdjax.training.run_directory import RunDirectory, locked, write_json
 
 
@@ -90,18 +85,18 @@ def _check(work: Work) -> None:
     experiment, info = work.experiment, work.dataset.info
     if work.named is None:
         _check_batch(work, "teacher", experiment.teacher.fit)
-        _check_phases(work, teacher_run(experiment), None)
+        check_run(teacher_run(experiment), None, info)
         _check_directory(work, teacher_run(experiment))
     model = work.named.model if work.named else experiment.teacher.model
     check_views(experiment.data, info.shape)
     for run, teaching in chain(experiment, model, info.shape):
         _check_batch(work, field_of(run.role), run.fit)
-        _check_phases(work, run, teaching)
+        check_run(run, teaching, info)
         cache.check(run, teaching, info)
         _check_directory(work, run)
     alone = baseline_run(experiment, model, info.shape)
     if experiment.baseline:
-        _check_phases(work, alone, None)
+        check_run(alone, None, info)
     _check_directory(work, alone)
 
 
@@ -112,18 +107,6 @@ def _check_batch(work: Work, where: str, how: Fit) -> None:
         raise ValueError(
             f"{field}: {how.batch_size} is more than the {examples} training examples."
         )
-
-
-def _check_phases(work: Work, run: Run, teacher: Model | None) -> None:
-    """Whether what its losses compare, and what its phases train, is there."""
-    info = work.dataset.info
-    recipe = Recipe.of(run, teacher, info.sizes["train"])
-    check_mixed(run, recipe.every, recipe.teaching, info.shape)
-    params = shapes(recipe, info.shape).params
-    recipe.check(params)
-    for i, phase in enumerate(run.fit.phases):
-        with within(f"{field_of(run.role)}.fit.phases.{i}"):
-            phase.check_paths(list(paths(params)))
 
 
 def _check_directory(work: Work, run: Run) -> None:

@@ -43,6 +43,8 @@ class DistillationLoss(nn.Module):
     """The loss uses the teacher's last layer: `teacher_classifier`."""
     adapter: ClassVar[str | None] = None
     """The term whose parameters this loss reads and trains too, as `ft` has them; None: its own."""
+    still: ClassVar[tuple[str, ...]] = ()
+    """Parameters of the adapter that this loss reads and does not train."""
     prepared_by: ClassVar["type[DistillationLoss] | None"] = None
     """The loss that trains, in a phase before, the parameters that this one only reads."""
     needs_projector: ClassVar[bool] = False

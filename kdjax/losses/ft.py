@@ -60,6 +60,7 @@ class FT(StageLoss):
     """
 
     prepared_by: ClassVar[type[DistillationLoss] | None] = Paraphraser
+    still: ClassVar[tuple[str, ...]] = ("paraphraser", "decoder")
 
     rate: float = 0.5
     """Channels of a factor, as a share of the teacher's: that of the paraphraser."""

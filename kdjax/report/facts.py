@@ -79,9 +79,16 @@ def _run_facts(run: Mapping[str, Any]) -> list[Fact]:
         Fact("Objective", objective(run.get("losses")), code=True),
         Fact("Length", ", ".join(filter(None, length))),
         Fact("Phases", phases(fit.get("phases")), code=True),
-        Fact("Optimizer", phrase(fit["optimizer"]) if "optimizer" in fit else "", code=True),
-        Fact("Schedule", phrase(fit["schedule"]) if "schedule" in fit else "", code=True),
+        Fact("Optimizer", _of_all(fit, "optimizer"), code=True),
+        Fact("Schedule", _of_all(fit, "schedule"), code=True),
         Fact("Starts from", "the teacher's most important channels" if run.get("inherit") else ""),
         Fact("Seed", str(run["seed"]) if "seed" in run else ""),
     ]
     return [fact for fact in facts if fact.value]
+
+
+def _of_all(fit: Mapping[str, Any], name: str) -> str:
+    """What the whole fit says, unless each of its phases says otherwise."""
+    phases = fit.get("phases") or [{}]
+    read = any(not phase.get(name) for phase in phases if isinstance(phase, Mapping))
+    return phrase(fit[name]) if name in fit and read else ""

@@ -66,7 +66,7 @@ def read_history(path: Path) -> History:
             gradients[line["step"]] = _flat(line)
         elif line.get("kind") == "warning":
             warnings.append(str(line.get("text", "")))
-        elif line.get("kind") == "phase":
+        elif line.get("kind") == "phase" and line.get("number") != 1:
             borders[line["step"]] = _flat(line).get("epoch", float(line["step"]))
     return History(
         _columns(train),

@@ -119,6 +119,8 @@ def phrase(value: Any) -> str:
         return f"{value['type']}({fields})" if "type" in value else f"({fields})"
     if isinstance(value, list | tuple):
         return f"({', '.join(map(phrase, value))})"
+    if isinstance(value, float):
+        return f"{value:.12g}"
     return "none" if value is None else str(value)
 
 

@@ -27,7 +27,7 @@ def cadence(recipe: Recipe, first: int, together: int) -> Iterator[Due]:
     ends = validations | borders
 
     def balances(step: int) -> bool:
-        return bool(every) and step % (every or 1) == 0
+        return every is not None and (step % every == 0 or step in borders)
 
     def interrupts(step: int) -> bool:
         return step + 1 in ends or balances(step)

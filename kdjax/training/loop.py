@@ -134,7 +134,10 @@ class Session:
 
     def train(self, state: TrainState, fixed: Fixed) -> None:
         """From a state on the host to the end of the run; `Preempted` if asked to stop."""
-        moments = cadence(self.recipe, int(state.step), self.feed.together)
+        first = int(state.step)
+        if first == 0 and len(self.recipe.stretches) > 1:
+            self.diary.opened(0, count_of(self.recipe.stretch.moving(state.params)))
+        moments = cadence(self.recipe, first, self.feed.together)
         state = self.job.devices.replicate(state)
         for due, batch in prefetch(self.feed.batches(moments)):
             programs = self.programs.of(due.steps.start)

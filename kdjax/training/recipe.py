@@ -1,6 +1,7 @@
 """A run in steps."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -72,20 +73,23 @@ class Recipe:
     def schedule(self) -> optax.Schedule:
         """Learning rate by step of the run."""
         own, first, stop = self.stretch.phase.schedule, self.stretch.first, self.stretch.stop
-        if own is None:
-            return self.run.fit.schedule.schedule(self.steps_per_epoch, self.steps)
-        return _later(own.schedule(self.steps_per_epoch, stop - first), first)
+        with written_by_others(type(own or self.run.fit.schedule)):
+            if own is None:
+                return self.run.fit.schedule.schedule(self.steps_per_epoch, self.steps)
+            return _later(own.schedule(self.steps_per_epoch, stop - first), first)
 
     def transform(self, params: Any) -> optax.GradientTransformationExtraArgs:
         """Clip, then the optimizer, for what the phase trains of these parameters."""
         stretch, norm = self.stretch, self.run.fit.clip_norm
         rate = _later(self.schedule(), -stretch.first)  # moments are fresh, and count anew
-        transforms = [
-            self.optimizer.transform(rate, lambda path: stretch.phase.factors(path).decay)
-        ]
+        with written_by_others(type(self.optimizer)):
+            own = self.optimizer.transform(rate, lambda path: stretch.phase.factors(path).decay)
+        transforms = [own]
         if norm is not None:
             transforms.insert(0, clipped_apart(norm))
-        if (rates := stretch.rates(params)) is not None:
+        with within(f"{field_of(self.run.role)}.fit.phases.{self.number}"):
+            rates = stretch.rates(params)
+        if rates is not None:
             transforms.append(scaled(rates))
         whole = optax.chain(*transforms) if len(transforms) > 1 else transforms[0]
         return optax.with_extra_args_support(whole)
@@ -139,18 +143,18 @@ def _check_rates(recipe: Recipe) -> None:
 def _check_updates(recipe: Recipe, params: Any) -> None:
     kind, moving = type(recipe.optimizer), recipe.stretch.moving(params)
     extra = {"task": moving} if recipe.optimizer.splits_task else {}
-
-    def updates(moving: Any, extra: Any) -> Any:
-        transform = recipe.transform(params)
-        return transform.update(moving, transform.init(moving), moving, **extra)[0]
-
+    transform = recipe.transform(params)
     with written_by_others(kind):
-        found = jax.eval_shape(updates, moving, extra)
-    if jax.tree.map(_kind, found) != jax.tree.map(_kind, moving):
-        raise ValueError(
-            f"{kind.__name__}: its updates differ from the parameters in "
-            "structure, shape or type; return one for each, of the same shape."
-        )
+        state = jax.eval_shape(transform.init, moving)
+        found = jax.eval_shape(partial(transform.update, **extra), moving, state, moving)
+    for what, before, after in (("updates", moving, found[0]), ("state", state, found[1])):
+        if jax.tree.map(_kind, after) != jax.tree.map(_kind, before):
+            raise ValueError(
+                f"{kind.__name__}: its {what} after a step differ from those before in structure, "
+                "shape or type; keep them."
+            )
+    if any(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in jax.tree.leaves(state)):
+        raise ValueError(f"{kind.__name__}: a random key in its state cannot be kept.")
 
 
 def _kind(leaf: Any) -> str:

@@ -17,6 +17,9 @@ from kdjax.types import Batch, Variables
 
 T = TypeVar("T")
 
+EXAMPLES = 2
+"""Of the batch that losses are first shown: with one, a sum over the batch would not stand out."""
+
 INITIAL_WEIGHTS = 0
 """Stream of the seed that weights are drawn from."""
 
@@ -140,7 +143,7 @@ def adapter_shapes(
 def _adapters(
     terms: Sequence[Term], student: Model, teacher: Model | None, shape: Sequence[int], key: Array
 ) -> dict[str, Any]:
-    batch = _dummy_batch(shape)
+    batch = dummy_batch(shape)
 
     def outputs(model: Model) -> Any:
         # Init in training mode would need the device axis; the shapes are the same in eval mode.
@@ -162,13 +165,13 @@ def _adapters(
 
 def _check_values(term: Term, values: Any) -> None:
     """ValueError unless a loss says one float32 for each example, or one for all."""
-    wanted = () if term.loss.whole_batch else (1,)
+    wanted = () if term.loss.whole_batch else (EXAMPLES,)
     if jnp.shape(values) != wanted or jnp.result_type(values) != jnp.float32:
         what = f"{jnp.result_type(values)}{list(jnp.shape(values))}"
-        one = "one number, being a loss of the whole batch" if term.loss.whole_batch else "(1,)"
+        one = "one number, being of the whole batch" if term.loss.whole_batch else f"{wanted}"
         raise ValueError(
-            f"{type(term.loss).__name__} returns {what} for a batch of 1 example; it must be "
-            f"float32, {one}."
+            f"{type(term.loss).__name__} returns {what} for a batch of {EXAMPLES} examples; it "
+            f"must be float32, {one}."
         )
 
 
@@ -185,6 +188,7 @@ def _check_shared(term: Term, drawn: Variables, shared: Variables) -> None:
             )
 
 
-def _dummy_batch(shape: Sequence[int]) -> Batch:
-    zero = jnp.zeros((1,), jnp.int32)
-    return Batch(jnp.zeros((1, *shape), jnp.uint8), zero, zero, zero, zero, jnp.ones((1,), bool))
+def dummy_batch(shape: Sequence[int], examples: int = EXAMPLES) -> Batch:
+    """Black images, all of them the first one."""
+    zero, image = jnp.zeros((examples,), jnp.int32), jnp.zeros((examples, *shape), jnp.uint8)
+    return Batch(image, zero, zero, zero, zero, jnp.ones((examples,), bool))

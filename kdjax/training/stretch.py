@@ -1,5 +1,6 @@
 """A phase in steps: which terms it has, and what of a state it trains."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,7 +11,7 @@ from jaxtyping import Array
 
 from kdjax.experiment import Phase, Run
 from kdjax.experiment.objective import Term, adapter_names, for_examples, joined, term_names
-from kdjax.experiment.phases import BOTH, layers_of, spans
+from kdjax.experiment.phases import BOTH, begins, layers_of, spans
 from kdjax.experiment.updates import Share
 from kdjax.models.batch_norm import resting
 from kdjax.training.parts import merged, part, paths
@@ -32,18 +33,25 @@ class Stretch:
     places: tuple[int, ...]
     """Which of the run's terms they are."""
 
+    rest: tuple[str, ...] = ()
+    """Parameters of losses that none of its terms trains: they stay as they are."""
+
     @property
     def trains_all(self) -> bool:
         """Whether nothing stays as it is."""
-        return set(self.phase.train) >= set(BOTH) and not self.phase.freeze
+        return set(self.phase.train) >= set(BOTH) and not self.phase.freeze and not self.rest
+
+    def trains(self, path: str) -> bool:
+        """Whether what has this path moves."""
+        return self.phase.trains(path) and not any(begins(start, path) for start in self.rest)
 
     def moving(self, tree: Any) -> Any:
         """The part of parameters or statistics that is trained."""
-        return tree if self.trains_all else part(tree, self.phase.trains)
+        return tree if self.trains_all else part(tree, self.trains)
 
     def still(self, tree: Any) -> Any:
         """The part that stays as it is."""
-        return {} if self.trains_all else part(tree, lambda path: not self.phase.trains(path))
+        return {} if self.trains_all else part(tree, lambda path: not self.trains(path))
 
     def put(self, still: Any, moving: Any) -> Any:
         """Both together again."""
@@ -53,7 +61,7 @@ class Stretch:
         """Within it, batch norm below this path moves only where the phase trains it."""
         if self.trains_all:
             return nullcontext()
-        return resting(lambda path: not self.phase.trains(f"{above}/{path}"))
+        return resting(lambda path: not self.trains(f"{above}/{path}"))
 
     def numbers(self, of_all: Array) -> Array:
         """Of one number for each of the run's terms, those of this phase."""
@@ -94,5 +102,13 @@ def stretches(
         mine = tuple(places[i])
         own_names, own_adapters = (tuple(of[place] for place in mine) for of in (names, adapters))
         terms, phase = objectives[i], placed[i].phase
-        found.append(Stretch(phase, first, stop, terms, own_names, own_adapters, mine))
+        rest = _rest(set(adapters), dict(zip(own_adapters, terms, strict=True)))
+        found.append(Stretch(phase, first, stop, terms, own_names, own_adapters, mine, rest))
     return every, tuple(found)
+
+
+def _rest(adapters: set[str], own: Mapping[str, Term]) -> tuple[str, ...]:
+    """Of all adapters, those of other phases' terms, and what a term of this one only reads."""
+    others = {f"adapters/{name}" for name in adapters - own.keys()}
+    read = {f"adapters/{name}/{part}" for name, term in own.items() for part in term.loss.still}
+    return tuple(sorted(others | read))

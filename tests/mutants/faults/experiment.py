@@ -54,10 +54,21 @@ FAULTS = (
     Fault(
         "phases-baseline-prepared-too",
         "experiment/runs.py",
-        "if any(not term.loss.needs_teacher for term in span.phase.losses or student.losses)",
-        "if True",
+        "if own is not None and (kept or not rated):",
+        "if own is not None:",
         "the student alone gets a phase without labels",
         ("test_phases.py::test_the_baseline_has_the_phases_in_which_labels_count",),
+    ),
+    Fault(
+        "phases-baseline-at-rates-of-a-longer-fit",
+        "experiment/runs.py",
+        "rated = all(span.phase.schedule for span, kept in",
+        "rated = all(True for span, kept in",
+        "the schedule of the whole fit is cut off with the phases",
+        (
+            "test_phases.py::test_a_baseline_keeps_all_phases_if_those_with_labels_have_no_rates"
+            "_of_their_own",
+        ),
     ),
     Fault(
         "phases-unprepared",
@@ -190,7 +201,7 @@ FAULTS = (
     Fault(
         "runs-baseline-trained-like-its-teacher",
         "experiment/runs.py",
-        "fit=_alone(experiment.student),",
+        "fit=_alone(experiment.student, isinstance(model, ReusedClassifier)),",
         "fit=experiment.teacher.fit,",
         "the gain is measured against another training",
         (

@@ -30,8 +30,8 @@ FAULTS = (
     Fault(
         "cadence-balance-in-every-step",
         "training/cadence.py",
-        "return bool(every) and step % (every or 1) == 0",
-        "return bool(every)",
+        "return every is not None and (step % every == 0 or step in borders)",
+        "return every is not None",
         "an interval ignored",
         ("test_loop.py::test_the_balance_comes_at_its_steps",),
     ),

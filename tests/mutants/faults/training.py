@@ -36,6 +36,22 @@ FAULTS = (
         ("test_phases.py::test_batch_norm_at_rest_normalises_by_its_running_statistics",),
     ),
     Fault(
+        "phases-adapters-of-others-decay",
+        "training/stretch.py",
+        "return tuple(sorted(others | read))",
+        "return tuple(sorted(read))",
+        "what no term of the phase trains decays",
+        ("test_phases.py::test_what_no_term_of_a_phase_trains_does_not_even_decay",),
+    ),
+    Fault(
+        "phases-begin-unbalanced",
+        "training/cadence.py",
+        "return every is not None and (step % every == 0 or step in borders)",
+        "return every is not None and step % every == 0",
+        "terms of a phase keep the scales of the one before",
+        ("test_phases.py::test_a_phase_begins_balanced",),
+    ),
+    Fault(
         "phases-moments-go-on",
         "training/step.py",
         "return state._replace(optimizer=moments)",
@@ -54,8 +70,8 @@ FAULTS = (
     Fault(
         "phases-rates-unread",
         "training/recipe.py",
-        "if (rates := stretch.rates(params)) is not None:",
-        "if (rates := stretch.rates(params)) is not None and self.number:",
+        "if rates is not None:",
+        "if rates is not None and self.number:",
         "a field unread in the first phase",
         ("test_phases.py::test_rates_and_decay_of_groups",),
     ),

@@ -1,0 +1,74 @@
+"""What a run needs of its networks and data, looked at before it starts. Allocates nothing."""
+
+from typing import Any, get_args
+
+import jax
+from jaxtyping import Array
+
+from kdjax.cache.reads import check_mixed
+from kdjax.checks import within
+from kdjax.data.sources import DataInfo
+from kdjax.experiment import Run
+from kdjax.experiment.importing import written_by_others
+from kdjax.experiment.objective import adapter_names
+from kdjax.experiment.runs import field_of
+from kdjax.losses import DistillationLoss, Loss
+from kdjax.models import Model
+from kdjax.models.summary import Shape, abstract_variables, output_shapes
+from kdjax.training.beginning import shapes
+from kdjax.training.device_loss import MUTABLE, loss_variables
+from kdjax.training.parts import paths
+from kdjax.training.recipe import Recipe
+from kdjax.training.state import adapter_shapes, dummy_batch
+from kdjax.types import AXIS, Variables
+
+
+def check_run(run: Run, teacher: Model | None, info: DataInfo) -> Recipe:
+    """The run in steps; ValueError unless what its losses read and its phases train is there."""
+    recipe = Recipe.of(run, teacher, info.sizes["train"])
+    check_mixed(run, recipe.every, recipe.teaching, info.shape)
+    params = shapes(recipe, info.shape).params
+    recipe.check(params)
+    for term, adapter in zip(recipe.every, adapter_names(recipe.every), strict=True):
+        if type(term.loss) not in get_args(Loss):
+            _check_own_loss(recipe, term.loss, adapter, info.shape)
+    for i, phase in enumerate(run.fit.phases):
+        with within(f"{field_of(run.role)}.fit.phases.{i}"):
+            phase.check_paths(list(paths(params)))
+    return recipe
+
+
+def _check_own_loss(recipe: Recipe, loss: DistillationLoss, adapter: str, shape: Shape) -> None:
+    """Whether a loss of the user's own keeps in a step what it has at the beginning."""
+    name, teacher = type(loss).__name__, recipe.teaching
+    own = adapter_shapes(recipe.every, recipe.run.model, teacher, shape).get(adapter, {})
+    if lost := ", ".join(sorted(own.keys() - {"params", *MUTABLE})):
+        raise ValueError(
+            f"{name}: its variables in {lost} would be lost; keep them in params, batch_stats or "
+            "memory."
+        )
+    if "memory" in own and not loss.whole_batch:
+        raise ValueError(
+            f"{name}: memory is that of losses of the whole batch; set whole_batch = True."
+        )
+    weights = None if teacher is None else abstract_variables(teacher, shape)
+    outputs = [None if m is None else output_shapes(m, shape) for m in (recipe.run.model, teacher)]
+
+    def step(variables: Variables, weights: Variables | None, key: Array, outputs: Any) -> Any:
+        seen, batch = loss_variables(loss, variables, weights), dummy_batch(shape, 1)
+        return loss.apply(seen, *outputs, batch, rngs={"loss": key}, mutable=list(MUTABLE))[1]
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    on_a_device = jax.vmap(step, (None, None, None, None), axis_name=AXIS, axis_size=1)
+    with written_by_others(type(loss)):
+        after = jax.eval_shape(on_a_device, own, weights, key, outputs)
+    for collection in own.keys() & set(MUTABLE):
+        if _kinds(after.get(collection, {}), skip=1) != _kinds(own[collection]):
+            raise ValueError(
+                f"{name}: its {collection} after a step differs from that before in structure, "
+                "shape or type; keep them."
+            )
+
+
+def _kinds(tree: Any, skip: int = 0) -> Any:
+    return jax.tree.map(lambda leaf: (leaf.dtype.name, leaf.shape[skip:]), tree)
