@@ -23,7 +23,7 @@ equal widths, and refuse others.
 
 A shorter run, with all else in proportion, drops of the rate, first phases and warm-ups of losses:
 
-    kdjax distill configs/cifar100.py --method ft --epochs 24
+    kdjax distill configs/cifar100.py --method ft --length 24
 
 Published numbers of other recipes than this one are marked so in their source.
 """
@@ -297,11 +297,11 @@ def fit(name: str, scale: float, method: str = "kd") -> Fit:
 def config(
     pair: Annotated[Literal[*PAIRS], "Teacher and student."] = "resnet32x4-resnet8x4",
     method: Annotated[Literal[*METHODS], "How the student learns from the teacher."] = "kd",
-    epochs: Annotated[float, "Of the protocol; all else is in proportion."] = 240.0,
+    length: Annotated[float, "Epochs of the protocol; all else is in proportion."] = 240.0,
 ) -> Experiment:
     """One cell."""
     teacher, student = pair.split("-")
-    scale = epochs / 240.0
+    scale = length / 240.0
     return Experiment(
         name=f"cifar100-{pair}-{method}",
         data=Data(

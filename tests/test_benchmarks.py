@@ -211,12 +211,12 @@ def test_a_method_of_two_stages_has_a_phase_before_the_protocol(method):
 
 
 def test_a_shorter_protocol_is_the_whole_in_proportion():
-    experiment = cell("resnet56-resnet20", "ft", epochs=24)
+    experiment = cell("resnet56-resnet20", "ft", length=24)
     first, protocol = experiment.student.fit.phases
     assert experiment.teacher.fit.schedule.epochs == pytest.approx((15, 18, 21))
     assert (experiment.student.fit.epochs, first.epochs) == pytest.approx((27, 3))
     assert protocol.schedule.epochs == pytest.approx((15, 18, 21))
-    assert cell("resnet56-resnet20", "dkd", epochs=24).student.losses[1].schedule.epochs == 2
+    assert cell("resnet56-resnet20", "dkd", length=24).student.losses[1].schedule.epochs == 2
     assert experiment.published is None
     validate(experiment)
 

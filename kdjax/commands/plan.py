@@ -10,7 +10,7 @@ from rich.console import Console
 from kdjax.commands import plan_tables
 from kdjax.commands.flags import parse_with_preset
 from kdjax.commands.preset_flags import Flattened
-from kdjax.experiment import Experiment, Student, Teacher
+from kdjax.experiment import Constant, Experiment, Student, Teacher
 from kdjax.outlook.account import outlook, subject
 from kdjax.outlook.check import check
 from kdjax.outlook.chips import chip_named
@@ -79,7 +79,9 @@ def _check_flags(flags: PlanFlags) -> None:
 
 def _with_epochs(experiment: Experiment, epochs: float) -> Experiment:
     def shorter(part: Part) -> Part:
-        return dataclasses.replace(part, fit=dataclasses.replace(part.fit, epochs=epochs))
+        # What a step costs does not hang on its rate; the schedule's drops may lie beyond the end.
+        fit = dataclasses.replace(part.fit, epochs=epochs, schedule=Constant(), phases=())
+        return dataclasses.replace(part, fit=fit)
 
     return dataclasses.replace(
         experiment,
