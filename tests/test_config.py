@@ -405,7 +405,7 @@ FITS = [
     ("accumulate", 3, "a divisor of 128"),
     ("eval_every", 0.0, "positive"),
     ("eval_every", 31.0, "at most 30, or nothing is validated but the end"),
-    ("schedule.warmup_epochs", 30.0, "less than the 30 epochs there are"),
+    ("schedule.warmup_epochs", 31.0, "at most the 30 epochs there are"),
     ("clip_norm", 0.0, "positive, or None"),
     ("ema_decay", 0.0, "in (0, 1), or None"),
     ("ema_decay", 1.0, "in (0, 1), or None"),

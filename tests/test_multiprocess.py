@@ -27,7 +27,7 @@ QUICK = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS":
 ROOT = Path(__file__).parent.parent
 LOCAL = ROOT / "launch" / "local.sh"
 FLAGS = (
-    *("--teacher.fit.epochs", "0.5", "--student.fit.epochs", "1", "--baseline", "False"),
+    *("--teacher.fit.epochs", "1", "--student.fit.epochs", "1", "--baseline", "False"),
     *("--teacher.model.widths", "4", "8", "--teacher.model.hidden", "16"),
     *("--runtime.log_every", "1"),
 )

@@ -210,8 +210,8 @@ def _check_rise(peak: float, warmup_epochs: float) -> None:
 
 
 def _check_warmup(warmup_epochs: float, epochs: float) -> None:
-    fits = warmup_epochs == 0 or warmup_epochs < epochs
-    require("warmup_epochs", warmup_epochs, fits, f"less than the {epochs:g} epochs there are")
+    fits = warmup_epochs <= epochs
+    require("warmup_epochs", warmup_epochs, fits, f"at most the {epochs:g} epochs there are")
 
 
 def _after_warmup(peak: float, warmup: int, rest: optax.Schedule) -> optax.Schedule:

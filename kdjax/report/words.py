@@ -119,8 +119,6 @@ def phrase(value: Any) -> str:
         return f"{value['type']}({fields})" if "type" in value else f"({fields})"
     if isinstance(value, list | tuple):
         return f"({', '.join(map(phrase, value))})"
-    if isinstance(value, float):
-        return f"{value:.12g}"
     return "none" if value is None else str(value)
 
 
@@ -144,6 +142,12 @@ def phases(value: Any) -> str:
         ]
         texts.append(f"{number}: {', '.join(parts)}")
     return "; ".join(texts)
+
+
+def _of_phase(name: str, value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return objective(value) if name == "losses" else phrase(value)
 
 
 def headline(job: JobData) -> str:

@@ -50,7 +50,8 @@ def outputs(maps, width, seed, examples=EXAMPLES):
     # A projector comes after everything else.
     projected = {name: activations(maps[name]) for name in maps if name not in own}
     # Drawn on its own too, and of the student alone: the teacher's stages are of other widths.
-    pooled = {"stage2": activations(maps["stage2"])} if maps["stage2"][-1] == width else {}
+    size = maps.get("stage2", (0,))
+    pooled = {"stage2": activations(size)} if size[-1] == width else {}
     return out._replace(features={**out.features, **projected}, pooled=pooled)
 
 
