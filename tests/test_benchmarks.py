@@ -107,7 +107,7 @@ def test_the_losses_of_a_cell_fit_its_networks(pair, method):
             recipe = Recipe.of(run, teaching, 50_000)
             params = shapes(recipe, (32, 32, 3)).params
             for phase in run.fit.phases:
-                phase.check_paths(list(paths(params)))
+                phase.check_paths(paths(params))
 
     if method in ("fsp", "kdsvd") and pair in UNEQUAL:
         with pytest.raises(ValueError, match="equal widths"):

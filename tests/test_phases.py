@@ -124,7 +124,7 @@ def test_layers_are_counted_from_the_head(name, wanted):
 def test_a_network_without_blocks_has_no_layers():
     params = {"student": abstract_variables(TINY, (8, 8, 1))["params"]}
     with pytest.raises(ValueError, match=r"^layer_decay: the student has no layers .* in groups"):
-        Phase(layer_decay=0.5).check_paths(list(paths(params)))
+        Phase(layer_decay=0.5).check_paths(paths(params))
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_network_without_blocks_has_no_layers():
 def test_beginnings_are_those_of_paths(phase, message):
     params = {"student": abstract_variables(TINY, (8, 8, 1))["params"], "adapters": {}}
     with pytest.raises(ValueError, match=message):
-        phase.check_paths(list(paths(params)))
+        phase.check_paths(paths(params))
 
 
 def test_parts_are_put_together_again():
@@ -150,8 +150,8 @@ def test_parts_are_put_together_again():
     some, rest = (
         part(tree, lambda path, of=of: path.startswith("a") == of) for of in (True, False)
     )
-    assert list(paths(some)) == ["a/b"]
-    assert list(paths(rest)) == ["d/e/f"]
+    assert paths(some) == ["a/b"]
+    assert paths(rest) == ["d/e/f"]
     assert merged(some, rest) == merged(rest, some) == tree
 
 

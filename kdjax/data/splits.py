@@ -25,7 +25,7 @@ def pieces(expression: str, sizes: Mapping[str, int], field: str, name: str) -> 
     }
     try:
         found = tfds.core.ReadInstruction.from_spec(expression).to_absolute(known)
-    except (KeyError, ValueError, NotImplementedError) as error:
+    except (KeyError, ValueError, RuntimeError) as error:  # whatever TFDS cannot read
         have = ", ".join(sizes)
         raise ValueError(
             f"{field}: {expression!r} is no split of {name}; it has {have}, "

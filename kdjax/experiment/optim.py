@@ -42,7 +42,7 @@ class Descent:
         self, rate: optax.Schedule, share: Share = everywhere
     ) -> optax.GradientTransformation:
         """Gradients to updates, which are added; `share` is that of the weight decay, by path."""
-        raise TypeError(f"{type(self).__name__} does not define transform")
+        raise ValueError(f"{type(self).__name__} has no transform; define it.")
 
 
 @dataclass(frozen=True, kw_only=True)

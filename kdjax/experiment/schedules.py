@@ -21,7 +21,7 @@ class LearningRate:
 
     def schedule(self, steps_per_epoch: float, steps: int) -> optax.Schedule:
         """Learning rate by step, of a run of so many steps."""
-        raise TypeError(f"{type(self).__name__} does not define schedule")
+        raise ValueError(f"{type(self).__name__} has no schedule; define it.")
 
 
 @dataclass(frozen=True, kw_only=True)

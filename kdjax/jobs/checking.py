@@ -17,7 +17,7 @@ from kdjax.models import Model
 from kdjax.models.summary import Shape, abstract_variables, output_shapes
 from kdjax.training.beginning import shapes
 from kdjax.training.device_loss import MUTABLE, loss_variables
-from kdjax.training.parts import paths
+from kdjax.training.parts import kinds, paths
 from kdjax.training.recipe import Recipe
 from kdjax.training.state import adapter_shapes, dummy_batch
 from kdjax.types import AXIS, Variables
@@ -34,7 +34,7 @@ def check_run(run: Run, teacher: Model | None, info: DataInfo) -> Recipe:
             _check_own_loss(recipe, term.loss, adapter, info.shape)
     for i, phase in enumerate(run.fit.phases):
         with within(f"{field_of(run.role)}.fit.phases.{i}"):
-            phase.check_paths(list(paths(params)))
+            phase.check_paths(paths(params))
     return recipe
 
 
@@ -63,12 +63,8 @@ def _check_own_loss(recipe: Recipe, loss: DistillationLoss, adapter: str, shape:
     with written_by_others(type(loss)):
         after = jax.eval_shape(on_a_device, own, weights, key, outputs)
     for collection in own.keys() & set(MUTABLE):
-        if _kinds(after.get(collection, {}), skip=1) != _kinds(own[collection]):
+        if kinds(after.get(collection, {}), skip=1) != kinds(own[collection]):
             raise ValueError(
                 f"{name}: its {collection} after a step differs from that before in structure, "
                 "shape or type; keep them."
             )
-
-
-def _kinds(tree: Any, skip: int = 0) -> Any:
-    return jax.tree.map(lambda leaf: (leaf.dtype.name, leaf.shape[skip:]), tree)

@@ -6,8 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from kdjax.checks import require
-from kdjax.losses.base import require_teacher
-from kdjax.losses.stages import StageLoss, maps, pool_to_common
+from kdjax.losses.stages import StageLoss, pool_to_common
 from kdjax.types import Batch, Outputs
 
 
@@ -33,9 +32,7 @@ class CWD(StageLoss):
         self, student: Outputs, teacher: Outputs | None, batch: Batch
     ) -> Float[Array, " b"]:
         """Nats per example, times T²."""
-        teacher = require_teacher(self, teacher)
-        (tap,) = self.taps(student, teacher)
-        f_s, f_t = pool_to_common(*maps(student, teacher, tap))
+        f_s, f_t = pool_to_common(*self.maps(student, teacher))
         if f_s.shape[-1] != f_t.shape[-1]:
             f_s = nn.Conv(f_t.shape[-1], (1, 1), name="conv")(f_s)
         log_s, log_t = (self._log_attention(f) for f in (f_s, f_t))

@@ -4,8 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import require_teacher
-from kdjax.losses.stages import StageLoss, maps
+from kdjax.losses.stages import StageLoss
 from kdjax.models.base import kaiming_fan_out
 from kdjax.types import AXIS, Batch, Outputs
 
@@ -31,9 +30,7 @@ class FitNet(StageLoss):
         self, student: Outputs, teacher: Outputs | None, batch: Batch
     ) -> Float[Array, " b"]:
         """Squared activation, per example."""
-        teacher = require_teacher(self, teacher)
-        (tap,) = self.taps(student, teacher)
-        f_s, f_t = maps(student, teacher, tap)
+        f_s, f_t = self.maps(student, teacher)
         x = self._resize(f_s, f_t)
         axis = AXIS if self.sync_batch_norm else None
         x = nn.BatchNorm(use_running_average=False, momentum=0.9, axis_name=axis, name="bn")(x)

@@ -9,8 +9,8 @@ from jaxtyping import Array, Float
 
 from kdjax.checks import require
 from kdjax.losses.attention_transfer import attention
-from kdjax.losses.base import DistillationLoss, require_teacher, unit
-from kdjax.losses.stages import StageLoss, maps, pool_to_common
+from kdjax.losses.base import DistillationLoss, unit
+from kdjax.losses.stages import StageLoss, pool_to_common
 from kdjax.types import AXIS, Batch, Outputs
 
 
@@ -37,9 +37,7 @@ class Paraphraser(StageLoss):
         self, student: Outputs, teacher: Outputs | None, batch: Batch
     ) -> Float[Array, " b"]:
         """Squared activation, per example."""
-        teacher = require_teacher(self, teacher)
-        (tap,) = self.taps(student, teacher)
-        _, f_t = maps(student, teacher, tap)
+        _, f_t = self.maps(student, teacher)
         channels, factors = f_t.shape[-1], factor_channels(f_t, self.rate)
         paraphrase = Stack((channels, factors, factors), name="paraphraser")(f_t)
         decoded = Stack((factors, channels, channels), name="decoder")(paraphrase)
@@ -84,9 +82,7 @@ class FT(StageLoss):
         self, student: Outputs, teacher: Outputs | None, batch: Batch
     ) -> Float[Array, " b"]:
         """Dimensionless, per example."""
-        teacher = require_teacher(self, teacher)
-        (tap,) = self.taps(student, teacher)
-        f_s, f_t = maps(student, teacher, tap)
+        f_s, f_t = self.maps(student, teacher)
         factors = factor_channels(f_t, self.rate)
         paraphrase = Stack((f_t.shape[-1], factors, factors), name="paraphraser")(f_t)
         axis = AXIS if self.sync_batch_norm else None

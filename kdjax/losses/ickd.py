@@ -4,9 +4,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import require_teacher, unit
+from kdjax.losses.base import unit
 from kdjax.losses.conv_norm import ConvNorm
-from kdjax.losses.stages import StageLoss, maps
+from kdjax.losses.stages import StageLoss
 from kdjax.types import Batch, Outputs
 
 
@@ -27,9 +27,7 @@ class ICKD(StageLoss):
         self, student: Outputs, teacher: Outputs | None, batch: Batch
     ) -> Float[Array, " b"]:
         """Dimensionless, per example."""
-        teacher = require_teacher(self, teacher)
-        (tap,) = self.taps(student, teacher)
-        f_s, f_t = maps(student, teacher, tap)
+        f_s, f_t = self.maps(student, teacher)
         x = ConvNorm(f_t.shape[-1], sync=self.sync_batch_norm, name="adapter")(f_s)
         gap = jnp.square(correlation(x) - correlation(f_t))
         return gap.sum(axis=-1).mean(axis=-1)

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from kdjax.checks import require
-from kdjax.losses.base import require_teacher
-from kdjax.losses.stages import StageLoss, maps, pool_to_common
+from kdjax.losses.stages import StageLoss, pool_to_common
 from kdjax.types import Batch, Outputs
 
 
@@ -45,9 +44,7 @@ class MGD(StageLoss):
         self, student: Outputs, teacher: Outputs | None, batch: Batch
     ) -> Float[Array, " b"]:
         """Squared activation, per example."""
-        teacher = require_teacher(self, teacher)
-        (tap,) = self.taps(student, teacher)
-        f_s, f_t = pool_to_common(*maps(student, teacher, tap))
+        f_s, f_t = pool_to_common(*self.maps(student, teacher))
         width = f_t.shape[-1]
         if f_s.shape[-1] != width:
             f_s = nn.Conv(width, (1, 1), name="align")(f_s)

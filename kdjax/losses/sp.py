@@ -5,8 +5,8 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import require_teacher, unit
-from kdjax.losses.stages import StageLoss, maps
+from kdjax.losses.base import unit
+from kdjax.losses.stages import StageLoss
 from kdjax.types import Batch, Outputs
 
 
@@ -24,9 +24,7 @@ class SP(StageLoss):
 
     def __call__(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Float[Array, ""]:
         """Dimensionless, of the whole batch."""
-        teacher = require_teacher(self, teacher)
-        (tap,) = self.taps(student, teacher)
-        f_s, f_t = maps(student, teacher, tap)
+        f_s, f_t = self.maps(student, teacher)
         return jnp.square(similarities(f_s) - similarities(f_t)).mean()
 
 

@@ -4,7 +4,7 @@ import math
 
 from jaxtyping import Array, Float
 
-from kdjax.losses.base import DistillationLoss, Tap
+from kdjax.losses.base import DistillationLoss, Tap, require_teacher
 from kdjax.models.base import adaptive_pool
 from kdjax.models.stages import pixels, stages
 from kdjax.types import Outputs
@@ -21,6 +21,12 @@ class StageLoss(DistillationLoss):
     def taps(self, student: Outputs, teacher: Outputs) -> tuple[Tap, ...]:
         """The one pair."""
         return (_pair_stage(self, student, teacher, self.stage, self.teacher_stage),)
+
+    def maps(self, student: Outputs, teacher: Outputs | None) -> tuple[Array, Array]:
+        """The two maps it compares; ValueError without a teacher."""
+        teacher = require_teacher(self, teacher)
+        (tap,) = self.taps(student, teacher)
+        return maps(student, teacher, tap)
 
 
 class StagesLoss(DistillationLoss):

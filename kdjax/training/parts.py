@@ -1,20 +1,22 @@
 """Parts of a tree of parameters, by the paths of its leaves. Knows no phase."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
+from kdjax.experiment.updates import path_of
 
-def paths(tree: Mapping[str, Any], above: str = "") -> Iterator[str]:
+
+def paths(tree: Any) -> list[str]:
     """Of all leaves: `student/stem/kernel`."""
-    for name, below in tree.items():
-        here = f"{above}/{name}" if above else name
-        if isinstance(below, Mapping):
-            yield from paths(below, here)
-        else:
-            yield here
+    return [path_of(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def kinds(tree: Any, skip: int = 0) -> Any:
+    """Type and shape of each leaf, without so many first axes."""
+    return jax.tree.map(lambda leaf: (leaf.dtype.name, leaf.shape[skip:]), tree)
 
 
 def part(tree: Mapping[str, Any], wanted: Callable[[str], bool], above: str = "") -> dict[str, Any]:

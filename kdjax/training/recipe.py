@@ -17,6 +17,7 @@ from kdjax.experiment.optim import Optimizer
 from kdjax.experiment.runs import field_of
 from kdjax.experiment.updates import clipped_apart, scaled
 from kdjax.models import Model
+from kdjax.training.parts import kinds
 from kdjax.training.state import TrainState
 from kdjax.training.stretch import Stretch, stretches
 
@@ -137,7 +138,9 @@ def _check_rates(recipe: Recipe) -> None:
     with written_by_others(kind):
         rate = jax.eval_shape(recipe.schedule(), jax.ShapeDtypeStruct((), jnp.int32))
     if jnp.shape(rate) != ():
-        raise ValueError(f"{kind.__name__}: a rate is one number, and this has {list(rate.shape)}.")
+        raise ValueError(
+            f"{kind.__name__}: a rate has shape {list(rate.shape)}; return one number a step."
+        )
 
 
 def _check_updates(recipe: Recipe, params: Any) -> None:
@@ -148,14 +151,10 @@ def _check_updates(recipe: Recipe, params: Any) -> None:
         state = jax.eval_shape(transform.init, moving)
         found = jax.eval_shape(partial(transform.update, **extra), moving, state, moving)
     for what, before, after in (("updates", moving, found[0]), ("state", state, found[1])):
-        if jax.tree.map(_kind, after) != jax.tree.map(_kind, before):
+        if kinds(after) != kinds(before):
             raise ValueError(
                 f"{kind.__name__}: its {what} after a step differ from those before in structure, "
                 "shape or type; keep them."
             )
     if any(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in jax.tree.leaves(state)):
-        raise ValueError(f"{kind.__name__}: a random key in its state cannot be kept.")
-
-
-def _kind(leaf: Any) -> str:
-    return f"{leaf.dtype}{list(leaf.shape)}"
+        raise ValueError(f"{kind.__name__}: a random key in its state cannot be kept; keep a seed.")

@@ -110,8 +110,8 @@ FAULTS = (
     Fault(
         "paraphraser-of-the-student",
         "losses/ft.py",
-        "_, f_t = maps(student, teacher, tap)",
-        "f_t, _ = maps(student, teacher, tap)",
+        "_, f_t = self.maps(student, teacher)",
+        "f_t, _ = self.maps(student, teacher)",
         "the autoencoder is of the wrong network",
         ("losses/test_ft.py",),
     ),
