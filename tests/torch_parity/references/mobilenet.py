@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from tests.torch_parity.checkouts import from_checkout
+from tests.checkouts import from_checkout
 from tests.torch_parity.reference import Reference
 
 
@@ -14,7 +14,7 @@ def _timm_v1(classes: int) -> Any:
 
 
 def _repdistiller_half(classes: int) -> Any:
-    return from_checkout("KDJAX_REPDISTILLER", "models.mobilenetv2").mobile_half(classes)
+    return from_checkout("HobbitLong/RepDistiller", "models.mobilenetv2").mobile_half(classes)
 
 
 def _torchvision(name: str, last_blocks: Sequence[int]) -> Reference:

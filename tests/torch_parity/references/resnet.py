@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from tests.torch_parity.checkouts import end_in_relu, from_checkout
+from tests.checkouts import end_in_relu, from_checkout
 from tests.torch_parity.reference import Reference
 
 STAGES = {f"stage{i}": f"layer{i}" for i in range(1, 5)}
@@ -18,11 +18,11 @@ def _torchvision(name: str, classes: int) -> Any:
 
 
 def _repdistiller(name: str, classes: int) -> Any:
-    return getattr(from_checkout("KDJAX_REPDISTILLER", "models"), name)(num_classes=classes)
+    return getattr(from_checkout("HobbitLong/RepDistiller", "models"), name)(num_classes=classes)
 
 
 def _padded(blocks: int, classes: int) -> Any:
-    module = from_checkout("KDJAX_AKAMASTER", "resnet")
+    module = from_checkout("akamaster/pytorch_resnet_cifar10", "resnet")
     return module.ResNet(module.BasicBlock, [blocks] * 3, num_classes=classes)
 
 

@@ -3,12 +3,12 @@
 from functools import partial
 from typing import Any
 
-from tests.torch_parity.checkouts import end_in_relu, from_checkout
+from tests.checkouts import end_in_relu, from_checkout
 from tests.torch_parity.reference import Reference
 
 
 def _repdistiller(name: str, classes: int) -> Any:
-    network = getattr(from_checkout("KDJAX_REPDISTILLER", "models"), name)(num_classes=classes)
+    network = getattr(from_checkout("HobbitLong/RepDistiller", "models"), name)(num_classes=classes)
     end_in_relu(network.bn1)
     return network
 

@@ -3,14 +3,14 @@
 from functools import partial
 from typing import Any
 
-from tests.torch_parity.checkouts import end_in_relu, from_checkout
+from tests.checkouts import end_in_relu, from_checkout
 from tests.torch_parity.reference import Reference
 
 STAGES = ("stem", "stage1", "stage2", "stage3", "stage4")
 
 
 def _repdistiller(name: str, classes: int) -> Any:
-    network = getattr(from_checkout("KDJAX_REPDISTILLER", "models"), name)(num_classes=classes)
+    network = getattr(from_checkout("HobbitLong/RepDistiller", "models"), name)(num_classes=classes)
     for i in range(len(STAGES)):
         end_in_relu(getattr(network, f"block{i}"))
     return network

@@ -3,12 +3,12 @@
 from functools import partial
 from typing import Any
 
-from tests.torch_parity.checkouts import from_checkout
+from tests.checkouts import from_checkout
 from tests.torch_parity.reference import Reference
 
 
 def _build(name: str, classes: int) -> Any:
-    return getattr(from_checkout("KDJAX_REPDISTILLER", "models"), name)(num_classes=classes)
+    return getattr(from_checkout("HobbitLong/RepDistiller", "models"), name)(num_classes=classes)
 
 
 REFERENCES: dict[str, Reference] = {

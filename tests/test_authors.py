@@ -1,0 +1,53 @@
+"""Our losses and protocols against what authors' code answered, which lies in `tests/authors`.
+
+Torch is not needed: `python -m tests.authors.record` asked their code, in float64.
+"""
+
+import pytest
+
+from kdjax import losses
+from kdjax.losses import DistillationLoss
+from tests.authors.compare import differences
+from tests.authors.ours import OURS
+from tests.authors.trajectories import TEACHERS, gaps
+
+NOT_COMPARED = {
+    "BYOT": "the code of the paper is not public; that of a later version is another loss",
+    "CrossEntropy": "PyTorch's own",
+    "DML": "its code needs TensorFlow 1",
+    "DistillationToken": "HardTarget or SoftTarget of another head",
+    "LogitMSE": "has no authors",
+}
+"""Losses without a row, and why."""
+
+
+def test_every_loss_is_compared_or_it_is_said_why_not():
+    known = {
+        name
+        for name, kind in vars(losses).items()
+        if isinstance(kind, type) and issubclass(kind, DistillationLoss) and kind.__doc__
+    }
+    compared = {type(ours.loss).__name__ for ours in OURS.values()} | {"SimKD"}
+    assert known - {"DistillationLoss"} - compared == NOT_COMPARED.keys()
+
+
+LARGE = {"reviewkd, other sizes", "semckd, pooled"}
+"""What takes long to compile, and is there with one pair of sizes already."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in OURS]
+)
+def test_value_and_slopes_are_those_of_the_authors_code(name):
+    value, by_student, by_own = differences(name)
+    assert value <= 1e-5
+    assert by_student <= 1e-4
+    assert by_own <= 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", TEACHERS)
+def test_ten_steps_in_two_stages_are_those_of_the_authors_code(method):
+    """Through the preset's phases: rates, decay, momentum, what moves and what stands still."""
+    for key, gap in gaps(method).items():
+        assert gap <= (2e-3 if key.endswith("running_var") else 1e-5), key
