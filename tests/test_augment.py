@@ -21,6 +21,7 @@ from kdjax.data.augment import (
     Mixup,
     PadCrop,
     RandAugment,
+    RandomErasing,
     RandomResizedCrop,
     TrivialAugment,
     augment,
@@ -34,10 +35,10 @@ from kdjax.experiment import Data
 from kdjax.models import SmallCNN
 from kdjax.training.gradients import _seen
 from kdjax.training.recipe import Recipe
-from kdjax.types import AXIS, Batch
+from kdjax.types import AXIS
 from tests.training import make_run, random_teacher, train
+from tests.views import EXAMPLES, HEIGHT, WIDTH, batch, different, on_devices, views
 
-HEIGHT, WIDTH, CHANNELS, EXAMPLES = 6, 5, 3, 64
 STANDARD = (PadCrop(padding=2), Flip())
 
 OTHER_VALUES = {
@@ -52,6 +53,11 @@ OTHER_VALUES = {
     (ColorJitter, "saturation"): 0.1,
     (ColorJitter, "hue"): 0.1,
     (Cutout, "size"): 3,
+    (RandomErasing, "probability"): 0.1,
+    (RandomErasing, "scale"): (0.5, 0.6),
+    (RandomErasing, "ratio"): (0.5, 0.5),
+    (RandomErasing, "mean"): (0.1,),
+    (RandomErasing, "std"): (0.1,),
     (Mixup, "alpha"): 0.2,
     (Mixup, "probability"): 0.1,
     (CutMix, "alpha"): 0.2,
@@ -61,49 +67,6 @@ KINDS = typing.get_args(Augmentation)[:-1]
 OF_ONE_IMAGE = [kind for kind in KINDS if not kind.mixes]
 OF_LEVELS = [RandAugment, TrivialAugment, AutoAugment]
 """They know uint8 only."""
-
-
-def batch(examples=EXAMPLES, view=0, index=None, image=None):
-    """Images without a zero and without two equal pixels, so that every view tells its offset."""
-    index = np.arange(examples) if index is None else np.full(examples, index)
-    pixels = np.arange(1, 1 + HEIGHT * WIDTH * CHANNELS, dtype=np.uint8)
-    shape = (examples, HEIGHT, WIDTH, CHANNELS)
-    image = np.broadcast_to(pixels.reshape(shape[1:]), shape) if image is None else image
-    return Batch(
-        jnp.asarray(image),
-        jnp.zeros(examples, jnp.int32),
-        jnp.asarray(index, jnp.int32),
-        jnp.zeros(examples, jnp.int32),
-        jnp.full(examples, view, jnp.int32),
-        jnp.ones(examples, bool),
-    )
-
-
-def different(examples=EXAMPLES):
-    """Every image and every label its own."""
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (examples, HEIGHT, WIDTH, CHANNELS), np.uint8)
-    return batch(examples, image=image)._replace(label=jnp.arange(examples, dtype=jnp.int32))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def views(transforms, seed, examples):
-    return augment(transforms, seed, examples).image
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def parts(transforms, seed, cut):
-    return jax.vmap(functools.partial(augment, transforms, seed), axis_name=AXIS)(cut)
-
-
-def on_devices(transforms, seed, examples, devices=1):
-    """The batch as the step augments it, each device its part.
-
-    Devices are places along an axis here, which compiles sooner; trainings below have real ones.
-    """
-    cut = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), examples)
-    seen = parts(transforms, seed, cut)
-    return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), seen)
 
 
 def np_crop(image, padding, row, column):
@@ -647,7 +610,7 @@ FIELDS = [(kind, field.name) for kind in KINDS for field in dataclasses.fields(k
 
 
 def test_every_field_has_another_value():
-    assert set(OTHER_VALUES) == set(FIELDS), "and a test above of what the new field means"
+    assert set(OTHER_VALUES) == set(FIELDS), "and a test of what the new field means"
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from kdjax.data.augment import (
     Mixup,
     PadCrop,
     RandAugment,
+    RandomErasing,
     RandomResizedCrop,
     Transform,
 )
@@ -482,7 +483,7 @@ MIXED_RULES = [
     ("data.augment.1.alpha", 0.0, "positive"),
     ("data.augment.1.probability", 1.5, "in [0, 1]"),
 ]
-VIEWS = (ColorJitter(), Cutout(), RandAugment(), CutMix())
+VIEWS = (ColorJitter(), Cutout(), RandAugment(), RandomErasing(), CutMix())
 VIEWED = replaced(PLAIN, "data.augment", VIEWS)
 VIEW_RULES = [
     ("data.augment.0.brightness", -0.1, ">= 0"),
@@ -492,8 +493,14 @@ VIEW_RULES = [
     ("data.augment.1.size", 0, "at least 1"),
     ("data.augment.2.num_ops", 0, "at least 1"),
     ("data.augment.2.magnitude", 31, "from 0 to 30"),
-    ("data.augment.3.alpha", 0.0, "positive"),
-    ("data.augment.3.probability", -0.5, "in [0, 1]"),
+    ("data.augment.3.probability", 1.5, "in [0, 1]"),
+    ("data.augment.3.scale", (0.5, 1.2), "two rising numbers in (0, 1]"),
+    ("data.augment.3.ratio", (2.0, 1.0), "two rising numbers > 0"),
+    ("data.augment.3.mean", (0.5, 128.0), "in [0, 1], one value or one a channel"),
+    ("data.augment.3.std", (-0.1,), ">= 0, one value or one a channel"),
+    ("data.augment.3.std", (), ">= 0, one value or one a channel"),
+    ("data.augment.4.alpha", 0.0, "positive"),
+    ("data.augment.4.probability", -0.5, "in [0, 1]"),
 ]
 LOSS = "student.losses.1.loss"
 OWN = [
@@ -557,6 +564,8 @@ def test_a_teachers_own_views_are_not_mixed():
         (Cutout(size=9), (9, 8, 3), "size: 9 cannot work; it must be at most 8"),
         (ColorJitter(), (8, 8, 1), "saturation: 0.4 cannot work; it must be 0 for"),
         (ColorJitter(saturation=0.0, hue=0.1), (8, 8, 1), "hue: 0.1 cannot work; it must be 0"),
+        (RandomErasing(mean=(0.1, 0.2, 0.3)), (8, 8, 1), "mean: (0.1, 0.2, 0.3) cannot work; it"),
+        (RandomErasing(std=(0.1,) * 3), (8, 8, 1), "std: (0.1, 0.1, 0.1) cannot work; it must"),
         (AutoAugment(), (8, 8, 2), "channels: 2 cannot work; it must be 1 or 3"),
     ],
     ids=lambda part: type(part).__name__,

@@ -14,6 +14,7 @@ from kdjax.data.augment.colour import ColorJitter as ColorJitter
 from kdjax.data.augment.geometry import Cutout as Cutout
 from kdjax.data.augment.geometry import Flip as Flip
 from kdjax.data.augment.geometry import PadCrop as PadCrop
+from kdjax.data.augment.geometry import RandomErasing as RandomErasing
 from kdjax.data.augment.geometry import RandomResizedCrop as RandomResizedCrop
 from kdjax.data.augment.mixing import CutMix as CutMix
 from kdjax.data.augment.mixing import Mixup as Mixup
@@ -31,6 +32,7 @@ Augmentation = (
     | AutoAugment
     | ColorJitter
     | Cutout
+    | RandomErasing
     | Mixup
     | CutMix
     | Transform

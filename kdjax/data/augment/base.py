@@ -52,6 +52,11 @@ def unit(image: Array) -> Array:
     return image / 255.0 if image.dtype == jnp.uint8 else image
 
 
+def from_unit(image: Array, like: Array) -> Array:
+    """Levels in [0, 1] as those of another image: the way back from `unit`, rounded."""
+    return rounded(image * 255 if like.dtype == jnp.uint8 else image, like)
+
+
 def rounded(image: Array, like: Array) -> Array:
     """Float levels in the type of another image; whole numbers are rounded."""
     return (jnp.round(image) if like.dtype == jnp.uint8 else image).astype(like.dtype)

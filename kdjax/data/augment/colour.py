@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from kdjax.checks import require
-from kdjax.data.augment.base import Shape, Transform, rounded, unit
+from kdjax.data.augment.base import Shape, Transform, from_unit, unit
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
@@ -34,8 +34,7 @@ class ColorJitter(Transform):
     def __call__(self, key: Array, image: Array) -> Array:
         """`[H, W, C]` to the same shape."""
         factors, order = self._drawn(key)
-        view = adjusted(unit(image), factors, order)
-        return rounded(view * 255 if image.dtype == jnp.uint8 else view, image)
+        return from_unit(adjusted(unit(image), factors, order), image)
 
     def _drawn(self, key: Array) -> tuple[Float[Array, "4"], Int[Array, " steps"]]:
         """The three factors and the turn, and the order of the steps."""
