@@ -48,6 +48,7 @@ OTHER_VALUES = {
     (RandomResizedCrop, "ratio"): (0.5, 0.5),
     (RandAugment, "num_ops"): 1,
     (RandAugment, "magnitude"): 20,
+    (AutoAugment, "policy"): "imagenet",
     (ColorJitter, "brightness"): 0.1,
     (ColorJitter, "contrast"): 0.1,
     (ColorJitter, "saturation"): 0.1,

@@ -13,7 +13,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from kdjax.data.augment import AutoAugment, RandAugment, TrivialAugment
 from kdjax.data.augment.operations import USUAL, apply, operation, table
-from kdjax.data.augment.policies import CIFAR, NAMES, WIDE
+from kdjax.data.augment.policies import NAMES, POLICIES, WIDE
 
 ALL = (*NAMES, "Invert")
 ENHANCERS = {
@@ -218,7 +218,8 @@ def test_equal_levels_and_tiny_images_are_left_alone():
 # --- Policies ----------------------------------------------------------------------------------
 
 EXAMPLES = 4000
-IMAGE = IMAGES[13, 21, 3][0][:9, :11]
+IMAGE = IMAGES[13, 21, 3][0]
+"""Of so many pixels that `Equalize` does something."""
 
 
 def keys():
@@ -262,16 +263,17 @@ def test_rand_augment_draws_every_operation_anew():
     check(drawn(RandAugment()), chances)
 
 
-def test_auto_augment_draws_pairs_of_its_policy():
+@pytest.mark.parametrize("policy", [pytest.param("cifar10", marks=pytest.mark.slow), "imagenet"])
+def test_auto_augment_draws_pairs_of_its_policy(policy):
     chances = collections.Counter()
-    assert len(CIFAR) == 25
-    for (one, p, m), (other, q, n) in CIFAR:
+    assert len(POLICIES[policy]) == 25
+    for (one, p, m), (other, q, n) in POLICIES[policy]:
         for signs in itertools.product((1, -1), (1, -1)):
             first = by_numpy(IMAGE, one, m / 9, signs[0])
             for seen, chance in ((first, p), (IMAGE, 1 - p)):
                 chances[by_numpy(seen, other, n / 9, signs[1]).tobytes()] += chance * q / 100
                 chances[seen.tobytes()] += chance * (1 - q) / 100
-    check(drawn(AutoAugment()), chances)
+    check(drawn(AutoAugment(policy=policy)), chances)
 
 
 def test_trivial_augment_draws_operation_magnitude_and_sign():

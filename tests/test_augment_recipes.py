@@ -3,13 +3,19 @@
 `python -m tests.torch_parity.augment` stored what the first two do.
 """
 
+import functools
 import json
+import zlib
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from kdjax.data.augment import RandomErasing
-from tests.torch_parity.augment import ERASING, STORED, erased
+from kdjax.data.augment.operations import in_turn, table
+from kdjax.data.augment.policies import POLICIES, _rows
+from tests.torch_parity.augment import ERASING, STORED, erased, picture
 from tests.views import batch, different, views
 
 THEIRS = json.loads(STORED.read_text())
@@ -78,3 +84,21 @@ def test_noise_beyond_black_and_white_is_black_and_white():
         drawn, white = seen[seen != image[0, 0, 0, 0]], 1 if image.dtype == np.float32 else 255
         assert abs((drawn == white).mean() - 0.5) < 0.04
         assert abs((drawn == 0).mean() - 0.159) < 0.03
+
+
+# --- AutoAugment ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_policy_is_torchvisions(policy):
+    """Its table, and each pair of operations in each direction to the byte."""
+    theirs = THEIRS["policies"][policy]
+    known = [[[name, p, m or 0] for name, p, m in pair] for pair in theirs["table"]]
+    assert [[list(step) for step in pair] for pair in POLICIES[policy]] == known
+    rows = table(_rows(POLICIES[policy], picture().shape))
+    ways = [(first, second) for first in (0, 1) for second in (0, 1)]
+    steps = [(4 * pair + i, 4 * pair + 2 + j) for pair in range(len(known)) for i, j in ways]
+    both = jax.jit(jax.vmap(functools.partial(in_turn, jnp.asarray(picture()), rows)))
+    sums = [zlib.crc32(np.asarray(view).tobytes()) for view in both(np.array(steps))]
+    assert len(set(sums)) > len(known), "they differ"
+    assert sums == theirs["views"]

@@ -1,6 +1,7 @@
 """Random operations, one after the other: AutoAugment and what came after it."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,10 @@ STRONGEST = 30
 WIDE = Ranges(shear=0.99, shift=32.0, degrees=135.0, enhance=0.99, bits=6)
 """The wide space of TrivialAugment."""
 
-CIFAR = (
+Pairs = tuple[tuple[tuple[str, float, int], ...], ...]
+"""Of operations, how often each is done, and its magnitude of 0 to 9."""
+
+CIFAR: Pairs = (
     (("Invert", 0.1, 0), ("Contrast", 0.2, 6)),
     (("Rotate", 0.7, 2), ("TranslateX", 0.3, 9)),
     (("Sharpness", 0.8, 1), ("Sharpness", 0.9, 3)),
@@ -49,7 +53,34 @@ CIFAR = (
     (("Equalize", 0.8, 0), ("Invert", 0.1, 0)),
     (("TranslateY", 0.7, 9), ("AutoContrast", 0.9, 0)),
 )
-"""Pairs of operations, how often each is done, and its magnitude of 0 to 9."""
+IMAGENET: Pairs = (
+    (("Posterize", 0.4, 8), ("Rotate", 0.6, 9)),
+    (("Solarize", 0.6, 5), ("AutoContrast", 0.6, 0)),
+    (("Equalize", 0.8, 0), ("Equalize", 0.6, 0)),
+    (("Posterize", 0.6, 7), ("Posterize", 0.6, 6)),
+    (("Equalize", 0.4, 0), ("Solarize", 0.2, 4)),
+    (("Equalize", 0.4, 0), ("Rotate", 0.8, 8)),
+    (("Solarize", 0.6, 3), ("Equalize", 0.6, 0)),
+    (("Posterize", 0.8, 5), ("Equalize", 1.0, 0)),
+    (("Rotate", 0.2, 3), ("Solarize", 0.6, 8)),
+    (("Equalize", 0.6, 0), ("Posterize", 0.4, 6)),
+    (("Rotate", 0.8, 8), ("Color", 0.4, 0)),
+    (("Rotate", 0.4, 9), ("Equalize", 0.6, 0)),
+    (("Equalize", 0.0, 0), ("Equalize", 0.8, 0)),
+    (("Invert", 0.6, 0), ("Equalize", 1.0, 0)),
+    (("Color", 0.6, 4), ("Contrast", 1.0, 8)),
+    (("Rotate", 0.8, 8), ("Color", 1.0, 2)),
+    (("Color", 0.8, 8), ("Solarize", 0.8, 7)),
+    (("Sharpness", 0.4, 7), ("Invert", 0.6, 0)),
+    (("ShearX", 0.6, 5), ("Equalize", 1.0, 0)),
+    (("Color", 0.4, 0), ("Equalize", 0.6, 0)),
+    (("Equalize", 0.4, 0), ("Solarize", 0.2, 4)),
+    (("Solarize", 0.6, 5), ("AutoContrast", 0.6, 0)),
+    (("Invert", 0.6, 0), ("Equalize", 1.0, 0)),
+    (("Color", 0.6, 4), ("Contrast", 1.0, 8)),
+    (("Equalize", 0.8, 0), ("Equalize", 0.6, 0)),
+)
+POLICIES = {"cifar10": CIFAR, "imagenet": IMAGENET}
 
 
 class Policy(Transform):
@@ -109,26 +140,35 @@ class TrivialAugment(Policy):
 
 @dataclass(frozen=True, kw_only=True)
 class AutoAugment(Policy):
-    """A random pair of operations of the policy found for CIFAR-10 (Cubuk et al., 2019).
+    """A random pair of operations of a policy that was found for a data set (Cubuk et al., 2019).
 
     The paper is arXiv:1805.09501. Of 25 pairs all have the same chance, each of the two operations
     is done with a probability of its own, and shears, shifts, rotations and blends go either way.
-    Ranges and magnitudes are torchvision's.
+    Policies, ranges and magnitudes are torchvision's.
     """
+
+    policy: Literal["cifar10", "imagenet"] = "cifar10"
+    """The data set that it was found for."""
 
     def __call__(self, key: Array, image: Array) -> Array:
         """`[H, W, C]` to the same shape."""
         of_pair, of_whether, of_sign = jax.random.split(key, 3)
-        pair = jax.random.randint(of_pair, (), 0, len(CIFAR))
+        pairs = POLICIES[self.policy]
+        pair = jax.random.randint(of_pair, (), 0, len(pairs))
         done = jax.random.uniform(of_whether, (2,))
         sign = jax.random.randint(of_sign, (2,), 0, len(SIGNS))
-        rows = [
-            operation(name, magnitude / 9, way, image.shape)
-            for steps in CIFAR
-            for name, _, magnitude in steps
-            for way in SIGNS
-        ]
+        rows = _rows(pairs, image.shape)
         chosen = (2 * pair + jnp.arange(2)) * len(SIGNS) + sign
-        probabilities = jnp.asarray([[p for _, p, _ in steps] for steps in CIFAR])
+        probabilities = jnp.asarray([[p for _, p, _ in steps] for steps in pairs])
         indices = jnp.where(done < probabilities[pair], chosen, len(rows))
         return in_turn(image, table([*rows, Operation()]), indices)
+
+
+def _rows(pairs: Pairs, shape: tuple[int, ...]) -> list[Operation]:
+    """Of each pair both operations, either way: the last index is the sign's."""
+    return [
+        operation(name, magnitude / 9, way, shape)
+        for steps in pairs
+        for name, _, magnitude in steps
+        for way in SIGNS
+    ]
