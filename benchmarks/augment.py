@@ -33,6 +33,7 @@ from kdjax.data.augment import (
     RandAugment,
     RandomErasing,
     RandomResizedCrop,
+    ThreeAugment,
     TrivialAugment,
     augment,
 )
@@ -49,6 +50,7 @@ TRANSFORMS: dict[str, tuple[Augmentation, ...]] = {
     "RandAugment": (RandAugment(),),
     "TrivialAugment": (TrivialAugment(),),
     "AutoAugment": (AutoAugment(),),
+    "ThreeAugment": (ThreeAugment(),),
     "ColorJitter": (ColorJitter(),),
     "ColorJitter, hue 0.1": (ColorJitter(hue=0.1),),
     "Mixup": (Mixup(),),

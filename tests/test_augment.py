@@ -23,6 +23,7 @@ from kdjax.data.augment import (
     RandAugment,
     RandomErasing,
     RandomResizedCrop,
+    ThreeAugment,
     TrivialAugment,
     augment,
 )
@@ -49,6 +50,8 @@ OTHER_VALUES = {
     (RandAugment, "num_ops"): 1,
     (RandAugment, "magnitude"): 20,
     (AutoAugment, "policy"): "imagenet",
+    (ThreeAugment, "sigma"): (2.0, 3.0),
+    (ThreeAugment, "jitter"): 0.0,
     (ColorJitter, "brightness"): 0.1,
     (ColorJitter, "contrast"): 0.1,
     (ColorJitter, "saturation"): 0.1,
@@ -66,7 +69,7 @@ OTHER_VALUES = {
 }
 KINDS = typing.get_args(Augmentation)[:-1]
 OF_ONE_IMAGE = [kind for kind in KINDS if not kind.mixes]
-OF_LEVELS = [RandAugment, TrivialAugment, AutoAugment]
+OF_LEVELS = [RandAugment, TrivialAugment, AutoAugment, ThreeAugment]
 """They know uint8 only."""
 
 

@@ -11,10 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image, ImageFilter, ImageOps
 
-from kdjax.data.augment import RandomErasing
+from kdjax.data.augment import ColorJitter, RandomErasing, ThreeAugment
 from kdjax.data.augment.operations import in_turn, table
 from kdjax.data.augment.policies import POLICIES, _rows
+from kdjax.data.augment.three import blurred
 from tests.torch_parity.augment import ERASING, STORED, erased, picture
 from tests.views import batch, different, views
 
@@ -102,3 +104,61 @@ def test_a_policy_is_torchvisions(policy):
     sums = [zlib.crc32(np.asarray(view).tobytes()) for view in both(np.array(steps))]
     assert len(set(sums)) > len(known), "they differ"
     assert sums == theirs["views"]
+
+
+# --- ThreeAugment --------------------------------------------------------------------------------
+
+
+def by_pil(image, sigmas):
+    """Blurred as often."""
+    picture = Image.fromarray(image)
+    return np.stack([picture.filter(ImageFilter.GaussianBlur(s)) for s in map(float, sigmas)])
+
+
+@pytest.mark.parametrize("shape", [(24, 20, 3), (13, 5), (1, 2, 3)], ids=str)
+def test_a_blur_is_pillows_to_the_last_bit(shape):
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    sigmas = np.linspace(0.05, 4, 120, dtype=np.float32)
+    blur = jax.jit(jax.vmap(blurred, (None, 0, None)), static_argnums=2)
+    ours = blur(jnp.asarray(image.reshape(*shape[:2], -1)), sigmas, 4)
+    np.testing.assert_array_equal(ours.reshape(-1, *shape), by_pil(image, sigmas))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def seen_by(transform):
+    """1500 views of `picture`."""
+    return jax.vmap(transform, (0, None))(keys(), jnp.asarray(picture()))
+
+
+def keys():
+    return jax.random.split(jax.random.key(1), 1500)
+
+
+@pytest.mark.parametrize("sigma", [(0.1, 2.0), (1.0, 1.5)])
+def test_each_third_is_grey_or_solarized_or_blurred(sigma):
+    seen = np.asarray(seen_by(ThreeAugment(sigma=sigma, jitter=0.0)))
+    image = Image.fromarray(picture())
+    others = [image.convert("L").convert("RGB"), ImageOps.solarize(image)]
+    grey, solarized = ((seen == np.asarray(x)).all(axis=(1, 2, 3)) for x in others)
+    blurs = seen[~grey & ~solarized].astype(int)
+    for count in (grey.sum(), solarized.sum(), len(blurs)):
+        assert abs(count - 500) < 4.5 * (1500 * 2 / 9) ** 0.5
+    every = np.linspace(*sigma, 200)
+    stored = by_pil(picture(), every).astype(int)
+    gaps = np.stack([np.abs(blurs - blur).mean(axis=(1, 2, 3)) for blur in stored])
+    assert gaps.min(axis=0).max() < 0.1, "levels, between two of the stored"
+    found, width = every[gaps.argmin(axis=0)], sigma[1] - sigma[0]
+    deviation = width / 12**0.5
+    assert abs(found.mean() - sum(sigma) / 2) < 4.5 * deviation / len(blurs) ** 0.5
+    assert abs(found.std() - deviation) < 0.07 * width
+
+
+def test_what_follows_is_a_jitter_of_one_strength():
+    plain, seen = (np.asarray(seen_by(ThreeAugment(jitter=j))) for j in (0.0, 0.5))
+    light = ColorJitter(brightness=0.5, contrast=0.5, saturation=0.5)
+    of_jitter = jax.vmap(jax.random.split, (0, None))(keys(), 3)[:, 2]
+    expected = np.asarray(jax.jit(jax.vmap(light))(of_jitter, plain))
+    assert (expected != plain).any(axis=(1, 2, 3)).all()
+    gaps = np.abs(seen.astype(int) - expected)
+    assert gaps.max() <= 1, "half-way between two levels either is right"
+    assert gaps.mean() < 1e-3

@@ -25,6 +25,7 @@ from kdjax.data.augment import (
     RandAugment,
     RandomErasing,
     RandomResizedCrop,
+    ThreeAugment,
     Transform,
 )
 from kdjax.experiment import (
@@ -483,7 +484,7 @@ MIXED_RULES = [
     ("data.augment.1.alpha", 0.0, "positive"),
     ("data.augment.1.probability", 1.5, "in [0, 1]"),
 ]
-VIEWS = (ColorJitter(), Cutout(), RandAugment(), RandomErasing(), CutMix())
+VIEWS = (ColorJitter(), Cutout(), RandAugment(), RandomErasing(), ThreeAugment(), CutMix())
 VIEWED = replaced(PLAIN, "data.augment", VIEWS)
 VIEW_RULES = [
     ("data.augment.0.brightness", -0.1, ">= 0"),
@@ -499,8 +500,11 @@ VIEW_RULES = [
     ("data.augment.3.mean", (0.5, 128.0), "in [0, 1], one value or one a channel"),
     ("data.augment.3.std", (-0.1,), ">= 0, one value or one a channel"),
     ("data.augment.3.std", (), ">= 0, one value or one a channel"),
-    ("data.augment.4.alpha", 0.0, "positive"),
-    ("data.augment.4.probability", -0.5, "in [0, 1]"),
+    ("data.augment.4.sigma", (0.0, 1.0), "two rising numbers > 0"),
+    ("data.augment.4.sigma", (2.0, 1.0), "two rising numbers > 0"),
+    ("data.augment.4.jitter", -0.1, ">= 0"),
+    ("data.augment.5.alpha", 0.0, "positive"),
+    ("data.augment.5.probability", -0.5, "in [0, 1]"),
 ]
 LOSS = "student.losses.1.loss"
 OWN = [
@@ -566,6 +570,7 @@ def test_a_teachers_own_views_are_not_mixed():
         (ColorJitter(saturation=0.0, hue=0.1), (8, 8, 1), "hue: 0.1 cannot work; it must be 0"),
         (RandomErasing(mean=(0.1, 0.2, 0.3)), (8, 8, 1), "mean: (0.1, 0.2, 0.3) cannot work; it"),
         (RandomErasing(std=(0.1,) * 3), (8, 8, 1), "std: (0.1, 0.1, 0.1) cannot work; it must"),
+        (ThreeAugment(), (8, 8, 4), "channels: 4 cannot work; it must be 1 or 3"),
         (AutoAugment(), (8, 8, 2), "channels: 2 cannot work; it must be 1 or 3"),
     ],
     ids=lambda part: type(part).__name__,

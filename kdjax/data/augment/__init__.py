@@ -21,6 +21,7 @@ from kdjax.data.augment.mixing import Mixup as Mixup
 from kdjax.data.augment.policies import AutoAugment as AutoAugment
 from kdjax.data.augment.policies import RandAugment as RandAugment
 from kdjax.data.augment.policies import TrivialAugment as TrivialAugment
+from kdjax.data.augment.three import ThreeAugment as ThreeAugment
 from kdjax.types import Batch
 
 Augmentation = (
@@ -30,6 +31,7 @@ Augmentation = (
     | RandAugment
     | TrivialAugment
     | AutoAugment
+    | ThreeAugment
     | ColorJitter
     | Cutout
     | RandomErasing

@@ -151,9 +151,9 @@ def _moved(image: Array, matrix: Int[Array, "6"]) -> Array:
 def _blended(image: Array, op: Operation) -> Array:
     """`other + factor · (image - other)`, cut to [0, 255], fractions cut off."""
     whole = image.astype(jnp.int32)
-    grey = _grey(whole)
-    pixels = grey.size
-    others = (0, (2 * grey.sum() + pixels) // (2 * pixels), grey, _smooth(whole))
+    plain = grey(whole)
+    pixels = plain.size
+    others = (0, (2 * plain.sum() + pixels) // (2 * pixels), plain, _smooth(whole))
     other = jax.lax.select_n(op.towards, *(jnp.broadcast_to(x, image.shape) for x in others))
     # Pillow rounds the product to float32 before it adds. Compilers fuse the two where they can,
     # which would round once. The sum of the products with both halves of the factor, which are
@@ -164,7 +164,7 @@ def _blended(image: Array, op: Operation) -> Array:
     return jnp.clip(blend, 0, 255).astype(jnp.uint8)
 
 
-def _grey(image: Int[Array, "h w c"]) -> Int[Array, "h w 1"]:
+def grey(image: Int[Array, "h w c"]) -> Int[Array, "h w 1"]:
     """Luma of ITU-R 601-2 in fixed point; grey images are their own."""
     if image.shape[-1] == 1:
         return image
