@@ -3,8 +3,8 @@
     python benchmarks/augment.py benchmarks/augment-cpu.json
 
 Random uint8 images through `augment`, keys and all: 512 of 32x32x3, and 64 of 224x224x3. All
-transforms take turns, after a first call that compiles; the median of the turns counts. `Mixup` and
-`CutMix` take that of the next example of the batch on the one device.
+transforms take turns, after a first call that compiles; the median of the turns counts. Those that
+mix take the next example of the batch on the one device.
 """
 
 import functools
@@ -29,6 +29,7 @@ from kdjax.data.augment import (
     Cutout,
     Flip,
     Mixup,
+    MixupOrCutMix,
     PadCrop,
     RandAugment,
     RandomErasing,
@@ -55,6 +56,7 @@ TRANSFORMS: dict[str, tuple[Augmentation, ...]] = {
     "ColorJitter, hue 0.1": (ColorJitter(hue=0.1),),
     "Mixup": (Mixup(),),
     "CutMix": (CutMix(),),
+    "MixupOrCutMix": (MixupOrCutMix(),),
 }
 SIZES = ((512, 32), (64, 224))
 TURNS = 15

@@ -19,6 +19,7 @@ from kdjax.data.augment import (
     Cutout,
     Flip,
     Mixup,
+    MixupOrCutMix,
     PadCrop,
     RandAugment,
     RandomErasing,
@@ -66,6 +67,10 @@ OTHER_VALUES = {
     (Mixup, "probability"): 0.1,
     (CutMix, "alpha"): 0.2,
     (CutMix, "probability"): 0.1,
+    (MixupOrCutMix, "mixup_alpha"): 0.2,
+    (MixupOrCutMix, "cutmix_alpha"): 0.2,
+    (MixupOrCutMix, "probability"): 0.1,
+    (MixupOrCutMix, "switch_probability"): 0.1,
 }
 KINDS = typing.get_args(Augmentation)[:-1]
 OF_ONE_IMAGE = [kind for kind in KINDS if not kind.mixes]
@@ -607,7 +612,7 @@ def test_no_view_depends_on_the_number_of_devices(kind):
     """Every transform, behind another one; to the bit where no shares are drawn."""
     found = (on_devices((Flip(), kind()), 5, different(), n) for n in (1, 4))
     for ours, theirs in zip(*map(jax.tree.leaves, found), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-6 if kind is Mixup else 0)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6 if kind in (Mixup, MixupOrCutMix) else 0)
 
 
 FIELDS = [(kind, field.name) for kind in KINDS for field in dataclasses.fields(kind)]

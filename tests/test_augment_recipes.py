@@ -13,12 +13,20 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter, ImageOps
 
-from kdjax.data.augment import ColorJitter, RandomErasing, ThreeAugment
+from kdjax.data.augment import ColorJitter, MixupOrCutMix, RandomErasing, ThreeAugment
 from kdjax.data.augment.operations import in_turn, table
 from kdjax.data.augment.policies import POLICIES, _rows
 from kdjax.data.augment.three import blurred
-from tests.torch_parity.augment import ERASING, STORED, erased, picture
-from tests.views import batch, different, views
+from tests.torch_parity.augment import (
+    ERASING,
+    MIXED_SHAPE,
+    MIXING,
+    STORED,
+    erased,
+    mixed,
+    picture,
+)
+from tests.views import batch, different, on_devices, views
 
 THEIRS = json.loads(STORED.read_text())
 DRAWS = 4096
@@ -162,3 +170,43 @@ def test_what_follows_is_a_jitter_of_one_strength():
     gaps = np.abs(seen.astype(int) - expected)
     assert gaps.max() <= 1, "half-way between two levels either is right"
     assert gaps.mean() < 1e-3
+
+
+# --- Mixup or CutMix -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", [pytest.param("deit", marks=pytest.mark.slow), "other"])
+def test_images_are_mixed_as_often_and_as_far_as_timm_mixes_each(case):
+    """White images with black ones, which tell of each pixel how much of it is their own."""
+    white = np.arange(2 * DRAWS)[:, None, None, None] % 2 == 0
+    image = np.broadcast_to(np.where(white, 255, 0), (2 * DRAWS, *MIXED_SHAPE, 1))
+    examples = batch(2 * DRAWS, image=image.astype(np.uint8))
+    seen = on_devices((MixupOrCutMix(**MIXING[case]),), 0, examples)
+    weights = seen.image[::2, ..., 0]
+    theirs = THEIRS["mixing"][case]
+    rarest = min(theirs["blended"], 1 - theirs["blended"] - theirs["whole"])
+    alike(mixed(weights), theirs, DRAWS * rarest)
+    np.testing.assert_allclose(seen.share[::2], weights.mean(axis=(1, 2)), atol=1e-6)
+
+
+def test_a_mixture_is_a_blend_or_has_a_rectangle_of_the_next_image():
+    examples = different(256)
+    seen = on_devices((MixupOrCutMix(probability=0.8),), 0, examples, 4)
+    own = np.asarray(examples.image, np.float64) / 255
+    other, share = np.roll(own, -1, axis=0), seen.share[:, None, None, None].astype(np.float64)
+    np.testing.assert_array_equal(seen.other_label, np.roll(examples.label, -1))
+    np.testing.assert_array_equal(seen.label, examples.label)
+
+    def near(x):
+        return np.abs(seen.image - x).max(axis=-1) < 1e-6
+
+    blends = near(share * own + (1 - share) * other).all(axis=(1, 2))
+    pasted = near(other) & ~near(own)
+    cuts = (near(own) | pasted).all(axis=(1, 2))
+    assert (blends | cuts).all()
+    whole = seen.share == 1
+    assert (blends & cuts == whole).all()
+    assert min(whole.sum(), (blends & ~cuts).sum(), (cuts & ~blends).sum()) > 30
+    holes = erased(pasted[cuts & ~whole])
+    assert holes["often"] == 1, "and rectangles"
+    np.testing.assert_allclose(seen.share[cuts], 1 - pasted[cuts].mean(axis=(1, 2)), atol=1e-6)

@@ -21,6 +21,7 @@ from kdjax.data.augment import (
     Cutout,
     Flip,
     Mixup,
+    MixupOrCutMix,
     PadCrop,
     RandAugment,
     RandomErasing,
@@ -506,6 +507,13 @@ VIEW_RULES = [
     ("data.augment.5.alpha", 0.0, "positive"),
     ("data.augment.5.probability", -0.5, "in [0, 1]"),
 ]
+EITHER = replaced(PLAIN, "data.augment", (MixupOrCutMix(),))
+EITHER_RULES = [
+    ("data.augment.0.mixup_alpha", 0.0, "positive"),
+    ("data.augment.0.cutmix_alpha", -1.0, "positive"),
+    ("data.augment.0.probability", 1.5, "in [0, 1]"),
+    ("data.augment.0.switch_probability", -0.5, "in [0, 1]"),
+]
 LOSS = "student.losses.1.loss"
 OWN = [
     (LogitStandardization(), "temperature", 0.0, "positive"),
@@ -524,6 +532,7 @@ FULL_WITH_THREE = replaced(FULL, "teacher.model.std", (0.2, 0.2, 0.2))
         *((FULL_WITH_THREE, *rule) for rule in FULL_RULES),
         *((MIXED, *rule) for rule in MIXED_RULES),
         *((VIEWED, *rule) for rule in VIEW_RULES),
+        *((EITHER, *rule) for rule in EITHER_RULES),
         *((replaced(PLAIN, LOSS, loss), f"{LOSS}.{field}", *rest) for loss, field, *rest in OWN),
     ],
     ids=lambda part: part if isinstance(part, str) else "",
@@ -535,7 +544,9 @@ def test_a_rule_names_the_field_the_value_and_the_remedy(base, path, value, reme
         validate(replaced(base, path, value))
 
 
-@pytest.mark.parametrize("mixing", [Mixup(), CutMix()], ids=lambda mixing: type(mixing).__name__)
+@pytest.mark.parametrize(
+    "mixing", [Mixup(), CutMix(), MixupOrCutMix()], ids=lambda mixing: type(mixing).__name__
+)
 @pytest.mark.parametrize("loss", [DKD(), WSLD()], ids=lambda loss: type(loss).__name__)
 def test_a_loss_of_one_label_cannot_be_had_with_mixed_images(loss, mixing):
     names = type(loss).__name__, type(mixing).__name__
@@ -547,10 +558,18 @@ def test_a_loss_of_one_label_cannot_be_had_with_mixed_images(loss, mixing):
         validate(replaced(mixed, LOSS, loss))
 
 
-@pytest.mark.parametrize("pair", [(Mixup(), Flip()), (Mixup(), Mixup()), (Mixup(), CutMix())])
-def test_mixing_comes_last_and_once(pair):
+@pytest.mark.parametrize("second", [Flip(), Mixup(), CutMix(), MixupOrCutMix()])
+def test_mixing_comes_last_and_once(second):
     with pytest.raises(ValueError, match=r"^data\.augment\.0: Mixup comes last, and images are "):
-        validate(replaced(PLAIN, "data.augment", pair))
+        validate(replaced(PLAIN, "data.augment", (Mixup(), second)))
+
+
+def test_answers_to_mixtures_are_not_kept():
+    mixed = replaced(PLAIN, "data.augment", (Flip(), MixupOrCutMix()))
+    kept = replaced(mixed, "teacher.cache.directory", "caches/mixed")
+    with pytest.raises(ValueError, match=r"^teacher\.cache\.directory: .* out MixupOrCutMix, or"):
+        validate(kept)
+    validate(replaced(kept, "data.teacher_augment", ()))
 
 
 def test_a_teachers_own_views_are_not_mixed():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kdjax.cache.answers import decode, encode
-from kdjax.data.augment import TEACHER_VIEWS, CutMix, Flip, Mixup, PadCrop, augment
+from kdjax.data.augment import TEACHER_VIEWS, CutMix, Flip, Mixup, MixupOrCutMix, PadCrop, augment
 from kdjax.data.pipeline import TrainingStream
 from kdjax.experiment import Cache, Data
 from kdjax.experiment.objective import Term
@@ -102,7 +102,7 @@ def said(recipe, cache, batch):
     ("mixing", "cache", "views", "devices"),
     [
         (Mixup(), None, 1, 1),
-        (Mixup(probability=0.5), None, 2, 8),
+        (MixupOrCutMix(probability=0.5), None, 2, 8),
         (CutMix(), Cache(top_k=3), 1, 8),
         (CutMix(), Cache(embedding=True), 2, 1),
     ],

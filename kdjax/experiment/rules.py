@@ -63,11 +63,11 @@ def validate(experiment: Experiment) -> None:
 def _check_cache(cache: Cache, data: Data) -> None:
     if cache.top_k is not None:
         require("teacher.cache.top_k", cache.top_k, cache.top_k >= 1, "at least 1, or None")
-    mixed = data.teacher_augment is None and any(t.mixes for t in data.augment)
-    if cache.directory is not None and mixed:
+    mixing = mixing_among(data.augment)
+    if cache.directory is not None and mixing and data.teacher_augment is None:
         raise ValueError(
             "teacher.cache.directory: what the teacher says of a mixture depends on the batch and "
-            "cannot be kept; leave out Mixup, or set data.teacher_augment."
+            f"cannot be kept; leave out {mixing}, or set data.teacher_augment."
         )
 
 

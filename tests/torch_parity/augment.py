@@ -27,8 +27,18 @@ ERASING: dict[str, dict[str, Any]] = {
 }
 """Images and rectangles; a ratio is height over width."""
 MIXING: dict[str, dict[str, float]] = {
-    "deit": {"mixup_alpha": 0.8, "cutmix_alpha": 1.0, "probability": 1.0, "switch": 0.5},
-    "other": {"mixup_alpha": 2.0, "cutmix_alpha": 0.6, "probability": 0.7, "switch": 0.2},
+    "deit": {
+        "mixup_alpha": 0.8,
+        "cutmix_alpha": 1.0,
+        "probability": 1.0,
+        "switch_probability": 0.5,
+    },
+    "other": {
+        "mixup_alpha": 2.0,
+        "cutmix_alpha": 0.6,
+        "probability": 0.7,
+        "switch_probability": 0.2,
+    },
 }
 POLICIES = ("cifar10", "imagenet")
 MIXED_SHAPE = (12, 10)
@@ -103,7 +113,7 @@ def mixing_of_timm(fields: dict[str, float]) -> dict[str, Any]:
         mixup_alpha=fields["mixup_alpha"],
         cutmix_alpha=fields["cutmix_alpha"],
         prob=fields["probability"],
-        switch_prob=fields["switch"],
+        switch_prob=fields["switch_probability"],
         mode="elem",
         num_classes=2,
     )

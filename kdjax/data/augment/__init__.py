@@ -18,6 +18,7 @@ from kdjax.data.augment.geometry import RandomErasing as RandomErasing
 from kdjax.data.augment.geometry import RandomResizedCrop as RandomResizedCrop
 from kdjax.data.augment.mixing import CutMix as CutMix
 from kdjax.data.augment.mixing import Mixup as Mixup
+from kdjax.data.augment.mixing import MixupOrCutMix as MixupOrCutMix
 from kdjax.data.augment.policies import AutoAugment as AutoAugment
 from kdjax.data.augment.policies import RandAugment as RandAugment
 from kdjax.data.augment.policies import TrivialAugment as TrivialAugment
@@ -37,6 +38,7 @@ Augmentation = (
     | RandomErasing
     | Mixup
     | CutMix
+    | MixupOrCutMix
     | Transform
 )
 """Every random view; the last stands for those that are not ours."""

@@ -42,9 +42,9 @@ class Transform:
         """ValueError for the first field that cannot work with images of this shape."""
 
 
-def require_probability(value: float) -> None:
+def require_probability(value: float, field: str = "probability") -> None:
     """The rule that all of them obey."""
-    require("probability", value, 0 <= value <= 1, "in [0, 1]")
+    require(field, value, 0 <= value <= 1, "in [0, 1]")
 
 
 def unit(image: Array) -> Array:

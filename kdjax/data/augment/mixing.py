@@ -70,21 +70,71 @@ class CutMix(Transform):
     def _pasted(self, key: Array, shape: tuple[int, ...]) -> Array:
         """`[H, W, 1]`: which pixels are the other image's."""
         of_share, of_centre = jax.random.split(key)
-        whole = jnp.asarray(shape[:2])
-        share = _share(of_share, self.alpha, self.probability)
-        size = (whole * jnp.sqrt(1 - share)).astype(jnp.int32)
-        start = jax.random.randint(of_centre, (2,), 0, whole) - size // 2
-        return inside(shape, start, start + size)
+        return _rectangle(of_centre, _share(of_share, self.alpha, self.probability), shape)
 
     def check(self) -> None:
         """There is a Beta distribution, and a probability."""
         _check(self)
 
 
-def _share(key: Array, alpha: float, probability: float) -> Array:
+@dataclass(frozen=True, kw_only=True)
+class MixupOrCutMix(Transform):
+    """Of each example by chance `Mixup` or `CutMix`, with the next one in the batch.
+
+    Chances, shares and rectangles are those of timm's `Mixup(mode="elem")`, whose partner is the
+    example as far from the other end of the batch. Its default mode, "batch", draws once for a
+    whole batch; here, as everywhere, each example draws for itself, whatever batch it falls into:
+    its own chances are the same, and no batch is all of one kind. The result is float32 in [0, 1]:
+    nothing is rounded.
+    """
+
+    mixes: ClassVar[bool] = True
+
+    mixup_alpha: float = 0.8
+    """Of the Beta distribution of the shares of `Mixup`."""
+    cutmix_alpha: float = 1.0
+    """Of the Beta distribution of what `CutMix` leaves."""
+    probability: float = 1.0
+    """How often an image is mixed at all, in [0, 1]."""
+    switch_probability: float = 0.5
+    """How often it is `CutMix` of those that are mixed, in [0, 1]."""
+
+    def apply(self, keys: Array, batch: Batch, views: int) -> Batch:
+        """The batch of one device, with `other_label` and `share`; the axis AXIS is bound."""
+        other = partners(batch.index, views)
+        weight, share = jax.vmap(self._drawn, (0, None))(keys, batch.image.shape[1:])
+        image = weight * unit(batch.image) + (1 - weight) * unit(other(batch.image))
+        return batch._replace(image=image, other_label=other(batch.label), share=share)
+
+    def _drawn(self, key: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+        """`[H, W, 1]`, how much of each pixel is the image's own, and the mean of it."""
+        of_kind, of_share, of_centre = jax.random.split(key, 3)
+        cuts = jax.random.bernoulli(of_kind, self.switch_probability)
+        alpha = jnp.where(cuts, self.cutmix_alpha, self.mixup_alpha)
+        share = _share(of_share, alpha, self.probability)
+        kept = 1 - _rectangle(of_centre, share, shape).astype(jnp.float32)
+        return jnp.where(cuts, kept, share), jnp.where(cuts, kept.mean(), share)
+
+    def check(self) -> None:
+        """There are two Beta distributions, and two probabilities."""
+        for name in ("mixup_alpha", "cutmix_alpha"):
+            require(name, getattr(self, name), getattr(self, name) > 0, "positive")
+        require_probability(self.probability)
+        require_probability(self.switch_probability, "switch_probability")
+
+
+def _share(key: Array, alpha: Array | float, probability: float) -> Array:
     of_share, of_whether = jax.random.split(key)
     share = jax.random.beta(of_share, alpha, alpha)
     return jnp.where(jax.random.bernoulli(of_whether, probability), share, 1.0)
+
+
+def _rectangle(key: Array, share: Array, shape: tuple[int, ...]) -> Array:
+    """`[H, W, 1]`: which pixels are the other image's, `1 - share` of all but for the border's."""
+    whole = jnp.asarray(shape[:2])
+    size = (whole * jnp.sqrt(1 - share)).astype(jnp.int32)
+    start = jax.random.randint(key, (2,), 0, whole) - size // 2
+    return inside(shape, start, start + size)
 
 
 def partners(index: Array, views: int) -> Callable[[Array], Array]:

@@ -154,6 +154,33 @@ FAULTS = (
         ("test_augment.py::test_cutmix_pastes_a_rectangle_of_the_next_image_about_any_pixel",),
     ),
     Fault(
+        "either-alpha-of-the-other",
+        "data/augment/mixing.py",
+        "jnp.where(cuts, self.cutmix_alpha, self.mixup_alpha)",
+        "jnp.where(cuts, self.mixup_alpha, self.cutmix_alpha)",
+        "two fields mixed up",
+        ("test_augment_recipes.py::test_images_are_mixed_as_often_and_as_far_as_timm_mixes_each",),
+    ),
+    Fault(
+        "either-chance-of-the-other",
+        "data/augment/mixing.py",
+        "jax.random.bernoulli(of_kind, self.switch_probability)",
+        "jax.random.bernoulli(of_kind, 1 - self.switch_probability)",
+        "the wrong way round",
+        ("test_augment_recipes.py::test_images_are_mixed_as_often_and_as_far_as_timm_mixes_each",),
+    ),
+    Fault(
+        "either-share-before-the-border",
+        "data/augment/mixing.py",
+        "jnp.where(cuts, kept.mean(), share)",
+        "share",
+        "what was drawn for what is there",
+        (
+            "test_augment_recipes.py::"
+            "test_a_mixture_is_a_blend_or_has_a_rectangle_of_the_next_image",
+        ),
+    ),
+    Fault(
         "operations-rounded-down",
         "data/augment/operations.py",
         "jax.lax.div(2 * sums + 13, 26)",
