@@ -3,6 +3,7 @@
 from kdjax.losses.ab import AB as AB
 from kdjax.losses.attention_transfer import AttentionTransfer as AttentionTransfer
 from kdjax.losses.base import DistillationLoss as DistillationLoss
+from kdjax.losses.binary_cross_entropy import BinaryCrossEntropy as BinaryCrossEntropy
 from kdjax.losses.byot import BYOT as BYOT
 from kdjax.losses.cc import CC as CC
 from kdjax.losses.contrastive_queue import ContrastiveQueue as ContrastiveQueue
@@ -15,6 +16,7 @@ from kdjax.losses.distillation_token import DistillationToken as DistillationTok
 from kdjax.losses.dkd import DKD as DKD
 from kdjax.losses.dml import DML as DML
 from kdjax.losses.fitnet import FitNet as FitNet
+from kdjax.losses.focal import Focal as Focal
 from kdjax.losses.fsp import FSP as FSP
 from kdjax.losses.ft import FT as FT
 from kdjax.losses.ft import Paraphraser as Paraphraser
@@ -43,6 +45,8 @@ from kdjax.losses.wsld import WSLD as WSLD
 
 Loss = (
     CrossEntropy
+    | Focal
+    | BinaryCrossEntropy
     | SoftTarget
     | HardTarget
     | LogitMSE

@@ -45,11 +45,38 @@ FAULTS = (
     ),
     Fault(
         "cross-entropy-shares-swapped",
-        "losses/cross_entropy.py",
+        "losses/label_loss.py",
         "target = share * target + (1 - share) * jax.nn.one_hot(batch.other_label, classes)",
         "target = (1 - share) * target + share * jax.nn.one_hot(batch.other_label, classes)",
         "the labels of a mixture change places",
         ("losses/test_cross_entropy.py::test_mixed_images_have_a_share_of_two_labels",),
+    ),
+    Fault(
+        "focal-on-the-sure",
+        "losses/focal.py",
+        "rest = -jnp.expm1(log_p)",
+        "rest = jnp.exp(log_p)",
+        "p for 1 - p",
+        ("losses/test_focal.py",),
+    ),
+    Fault(
+        "focal-infinitely-steep",
+        "losses/focal.py",
+        "jnp.where(rest > 0, jnp.where(rest > 0, rest, 1.0) ** self.gamma, 0.0)",
+        "rest**self.gamma",
+        "infinity times zero",
+        ("losses/test_focal.py::test_a_sure_answer_has_no_slope_whatever_gamma",),
+    ),
+    Fault(
+        "binary-mixture-is-one-label",
+        "losses/binary_cross_entropy.py",
+        "target = (target > self.target_threshold).astype(logits.dtype)",
+        "target = jax.nn.one_hot(target.argmax(axis=-1), target.shape[-1])",
+        "the larger share for both",
+        (
+            "losses/test_binary_cross_entropy.py"
+            "::test_of_a_mixture_both_labels_are_there_above_the_threshold",
+        ),
     ),
     Fault(
         "logit-standardization-biased",
