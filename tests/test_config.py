@@ -256,7 +256,7 @@ def test_an_unknown_field_is_named_at_every_level(path):
         ("teacher.model", {"num_classes": 10}, "None is none of SmallCNN, ResNet"),
         ("teacher.model", None, "None is none of SmallCNN, ResNet"),
         ("student.model", "resnet20", "'resnet20' is none of SmallCNN, ResNet"),
-        ("student.losses.0.loss.type", "KD", "'KD' is none of CrossEntropy, SoftTarget"),
+        ("student.losses.0.loss.type", "KD", "'KD' is none of CrossEntropy, Focal"),
         ("teacher.fit.schedule.type", 3, "3 is none of Cosine, Steps, Constant"),
         ("data.augment.0", "Flip", "'Flip' is none of PadCrop, Flip"),
     ],
@@ -318,6 +318,7 @@ def test_every_difference_is_one_line():
     assert lines == [
         augment,
         "student.fit.epochs: 30.0 → 40.0",
+        "student.losses.0.loss.class_weights: None → []",
         "student.losses.0.loss.label_smoothing: None → 0.0",
         "student.losses.0.loss.temperature: 2.0 → None",
         "student.losses.0.loss.type: 'SoftTarget' → 'CrossEntropy'",

@@ -351,7 +351,7 @@ class TwoRates(LearningRate):
 )
 def test_a_loss_is_traced_before_training(loss, message, digits):
     with pytest.raises(ValueError, match=message):
-        check_run(make_run(losses=(Term(loss),)), TEACHER, digits.info)
+        check_run(make_run(losses=(Term(loss),)), TEACHER, digits)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from kdjax.experiment.runs import distilled, student_run
 from kdjax.models import Model
 from kdjax.training.beginning import initial_state
 from kdjax.training.parallel import Devices
-from kdjax.training.recipe import Recipe
+from kdjax.training.recipe import Recipe, class_counts
 from kdjax.training.state import Fixed, TrainState, initial_adapters
 from kdjax.training.state import initial_variables as fresh
 from kdjax.types import Batch, Variables
@@ -38,7 +38,8 @@ class Subject:
     @cached_property
     def recipe(self) -> Recipe:
         """The run in steps, in its last phase, which is the longest as a rule."""
-        recipe = Recipe.of(self.run, self.teacher, len(self.source))
+        per_class = class_counts(self.run, self.info, lambda: self.source)
+        recipe = Recipe.of(self.run, self.teacher, len(self.source), per_class)
         return recipe.at(recipe.steps - 1)
 
     @cached_property

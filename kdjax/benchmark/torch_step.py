@@ -141,7 +141,7 @@ def _pixels(model: Model, images: Tensor) -> Tensor:
 
 def _term(term: Term, place: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     loss, weight = term.loss, term.weight
-    if isinstance(loss, CrossEntropy):
+    if isinstance(loss, CrossEntropy) and not (loss.class_weights or loss.counts_classes):
         smoothing = loss.label_smoothing
         return lambda logits, _, labels: (
             weight * functional.cross_entropy(logits, labels, label_smoothing=smoothing)
@@ -150,7 +150,8 @@ def _term(term: Term, place: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         return _soft_target(weight, loss.temperature)
     raise ValueError(
         f"student.losses.{place}.loss: {type(loss).__name__} is not written for PyTorch here; "
-        "--against torch compares CrossEntropy and SoftTarget of one temperature."
+        "--against torch compares CrossEntropy without class weights and SoftTarget of one "
+        "temperature."
     )
 
 

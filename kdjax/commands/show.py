@@ -38,7 +38,8 @@ def run(arguments: list[str]) -> None:
 def _explain(experiment: Experiment) -> Iterator[Table | Text]:
     """What an experiment means, part by part."""
     yield Text(to_json(experiment).rstrip())
-    info = open_experiment_data(experiment).info
+    dataset = open_experiment_data(experiment)
+    info = dataset.info
     check_views(experiment.data, info.shape)
     runtime = experiment.runtime
     devices = Devices(runtime.backend, runtime.devices)
@@ -52,7 +53,7 @@ def _explain(experiment: Experiment) -> Iterator[Table | Text]:
     models = {"teacher": teacher.model, **{run.role: run.model for run, _ in links}}
     taught = {run.role: teaching for run, teaching in links}
     yield _networks(models, info.shape)
-    recipes = {run.role: check_run(run, taught.get(run.role), info) for run in runs}
+    recipes = {run.role: check_run(run, taught.get(run.role), dataset) for run in runs}
     for run, teaching in links:
         for stretch in recipes[run.role].stretches:
             yield _terms(recipes[run.role].at(stretch.first), teaching, info)

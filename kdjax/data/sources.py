@@ -82,6 +82,11 @@ class Records:
     def __len__(self) -> int:
         return len(self._kept)
 
+    @property
+    def labels(self) -> np.ndarray:
+        """Of all images, int32 `[n]`; of a set of TFDS every record is read."""
+        return self._encoded.labels[self._kept]
+
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As `Arrays.read`; decoded in threads, since Pillow lets go of the interpreter lock."""
         stored = self._kept[indices].tolist()
@@ -95,9 +100,10 @@ class Records:
 
 
 InMemory = Arrays | Decoding
-"""A split that is held in memory: `images` and their `shape`, `labels`."""
+"""A split that is held in memory: `images` and their `shape`."""
 Source = InMemory | Records
-"""Random access to one split: `len(source)`, and `source.read(indices)` for images and labels."""
+"""Random access to one split: `len(source)`, `source.read(indices)` for images and labels, and
+all `labels`, for which a set of TFDS is read to its end once."""
 
 
 def open_stored(name: str, directory: str | None) -> Stored:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from kdjax.checks import within
 from kdjax.losses import Loss, Ramp
 
 
@@ -27,9 +28,15 @@ class Term:
         return jnp.asarray(self.weight * factor, jnp.float32)
 
 
-def for_examples(terms: Sequence[Term], examples: int) -> tuple[Term, ...]:
-    """The terms for a training split of this size."""
-    return tuple(replace(term, loss=term.loss.for_examples(examples)) for term in terms)
+def for_examples(
+    terms: Sequence[Term], examples: int, per_class: Sequence[int] = ()
+) -> tuple[Term, ...]:
+    """The terms for a training split of this size, with so many examples of each class."""
+    found = []
+    for i, term in enumerate(terms):
+        with within(f"{i}.loss"):
+            found.append(replace(term, loss=term.loss.for_examples(examples, per_class)))
+    return tuple(found)
 
 
 def joined(objectives: Sequence[Sequence[Term]]) -> tuple[tuple[Term, ...], list[list[int]]]:

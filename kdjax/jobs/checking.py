@@ -1,5 +1,6 @@
 """What a run needs of its networks and data, looked at before it starts. Allocates nothing."""
 
+from functools import partial
 from typing import Any, get_args
 
 import jax
@@ -7,7 +8,7 @@ from jaxtyping import Array
 
 from kdjax.cache.reads import check_mixed
 from kdjax.checks import within
-from kdjax.data.sources import DataInfo
+from kdjax.data.sources import DataSet
 from kdjax.experiment import Run
 from kdjax.experiment.importing import written_by_others
 from kdjax.experiment.objective import adapter_names
@@ -18,14 +19,16 @@ from kdjax.models.summary import Shape, abstract_variables, output_shapes
 from kdjax.training.beginning import shapes
 from kdjax.training.device_loss import MUTABLE, loss_variables
 from kdjax.training.parts import kinds, paths
-from kdjax.training.recipe import Recipe
+from kdjax.training.recipe import Recipe, class_counts
 from kdjax.training.state import adapter_shapes, dummy_batch
 from kdjax.types import AXIS, Variables
 
 
-def check_run(run: Run, teacher: Model | None, info: DataInfo) -> Recipe:
+def check_run(run: Run, teacher: Model | None, dataset: DataSet) -> Recipe:
     """The run in steps; ValueError unless what its losses read and its phases train is there."""
-    recipe = Recipe.of(run, teacher, info.sizes["train"])
+    info = dataset.info
+    per_class = class_counts(run, info, partial(dataset.open, "train"))
+    recipe = Recipe.of(run, teacher, info.sizes["train"], per_class)
     check_mixed(run, recipe.every, recipe.teaching, info.shape)
     params = shapes(recipe, info.shape).params
     recipe.check(params)

@@ -85,18 +85,18 @@ def _check(work: Work) -> None:
     experiment, info = work.experiment, work.dataset.info
     if work.named is None:
         _check_batch(work, "teacher", experiment.teacher.fit)
-        check_run(teacher_run(experiment), None, info)
+        check_run(teacher_run(experiment), None, work.dataset)
         _check_directory(work, teacher_run(experiment))
     model = work.named.model if work.named else experiment.teacher.model
     check_views(experiment.data, info.shape)
     for run, teaching in chain(experiment, model, info.shape):
         _check_batch(work, field_of(run.role), run.fit)
-        check_run(run, teaching, info)
+        check_run(run, teaching, work.dataset)
         cache.check(run, teaching, info)
         _check_directory(work, run)
     alone = baseline_run(experiment, model, info.shape)
     if experiment.baseline:
-        check_run(alone, None, info)
+        check_run(alone, None, work.dataset)
     _check_directory(work, alone)
 
 

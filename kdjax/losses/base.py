@@ -1,5 +1,6 @@
 """What a loss is: a pure function of the student's outputs, the teacher's outputs and the batch."""
 
+from collections.abc import Sequence
 from typing import ClassVar, TypeVar
 
 import flax.linen as nn
@@ -66,8 +67,16 @@ class DistillationLoss(nn.Module):
     def check(self) -> None:
         """ValueError for the first field that cannot work: `temperature: 0 cannot work; …`."""
 
-    def for_examples(self: L, examples: int) -> L:
-        """The loss for a training split of this size; most do not care."""
+    @property
+    def counts_classes(self) -> bool:
+        """Whether `for_examples` must know how many training examples each class has."""
+        return False
+
+    def for_examples(self: L, examples: int, per_class: Sequence[int] = ()) -> L:
+        """The loss for a training split of this size; most do not care.
+
+        `per_class`: examples of each class; empty where they were not counted.
+        """
         return self
 
     def example_keys(self, batch: Batch) -> Array:

@@ -1,6 +1,7 @@
 """Contrastive representation distillation (Tian et al., 2020, arXiv:1910.10699)."""
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import flax.linen as nn
@@ -66,7 +67,7 @@ class CRD(DistillationLoss):
         require("examples", self.examples, self.examples >= 0, "at least 0")
         require("rows", self.rows, self.rows is None or self.rows > 0, "at least 1")
 
-    def for_examples(self, examples: int) -> "CRD":
+    def for_examples(self, examples: int, per_class: Sequence[int] = ()) -> "CRD":
         """With a row for each. ValueError if fewer were asked for."""
         enough = self.examples == 0 or self.examples >= examples
         require("examples", self.examples, enough, f"0 or at least {examples} for this data")

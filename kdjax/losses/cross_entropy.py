@@ -4,14 +4,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kdjax.losses.label_loss import LabelLoss
+from kdjax.losses.class_weights import WeightedLabelLoss
 from kdjax.types import Batch, Labels, Outputs
 
 
-class CrossEntropy(LabelLoss):
-    """`-sum_c q_c log softmax(z_s)_c`, with `q` the label smoothed towards uniform.
+class CrossEntropy(WeightedLabelLoss):
+    """`-sum_c w_c q_c log softmax(z_s)_c`, with `q` the label smoothed towards uniform.
 
-    Of mixed images: `share` of that of the label, the rest of that of the other label.
+    Of mixed images: `share` of that of the label, the rest of that of the other label. Classes
+    count `w_c`, which is 1 unless `class_weights` or `class_balance` say otherwise.
     """
 
     def __call__(
@@ -19,7 +20,8 @@ class CrossEntropy(LabelLoss):
     ) -> Float[Array, " b"]:
         """Nats per example."""
         log_p = jax.nn.log_softmax(student.logits)
-        return -jnp.sum(self.target(batch, log_p.shape[-1]) * log_p, axis=-1)
+        classes = log_p.shape[-1]
+        return -jnp.sum(self.weights(classes) * self.target(batch, classes) * log_p, axis=-1)
 
 
 def cross_entropy(logits: Float[Array, "b classes"], label: Labels) -> Float[Array, " b"]:

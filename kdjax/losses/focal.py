@@ -5,15 +5,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from kdjax.checks import require
-from kdjax.losses.label_loss import LabelLoss
+from kdjax.losses.class_weights import WeightedLabelLoss
 from kdjax.types import Batch, Outputs
 
 
-class Focal(LabelLoss):
-    """`-sum_c q_c (1 - p_c)^gamma log p_c`, with `p = softmax(z_s)` and `q` as in `CrossEntropy`.
+class Focal(WeightedLabelLoss):
+    """`-sum_c w_c q_c (1 - p_c)^gamma log p_c`, `p = softmax(z_s)`, the rest as in `CrossEntropy`.
 
     Examples that are classified well already count little. This is the form for one label an
-    image: `-(1 - p_y)^gamma log p_y`. The paper's is the binary one, a sigmoid for each class.
+    image: `-w_y (1 - p_y)^gamma log p_y`. The paper's is the binary one, a sigmoid for each class;
+    its `alpha` are the `class_weights`.
     """
 
     gamma: float = 2.0
@@ -32,4 +33,6 @@ class Focal(LabelLoss):
         rest = -jnp.expm1(log_p)
         # At zero, where the power of a gamma below 1 is infinitely steep, log p is zero too.
         counts = jnp.where(rest > 0, jnp.where(rest > 0, rest, 1.0) ** self.gamma, 0.0)
-        return -jnp.sum(self.target(batch, log_p.shape[-1]) * counts * log_p, axis=-1)
+        classes = log_p.shape[-1]
+        target = self.weights(classes) * self.target(batch, classes)
+        return -jnp.sum(target * counts * log_p, axis=-1)

@@ -113,9 +113,10 @@ def times(more: float | None, less: float | None) -> str:
 
 
 def phrase(value: Any) -> str:
-    """A config value as one would write it: `SGD(momentum=0.9, nesterov=True)`."""
+    """A config value as one would write it, without what is none: `SGD(momentum=0.9)`."""
     if isinstance(value, Mapping):
-        fields = ", ".join(f"{k}={phrase(v)}" for k, v in value.items() if k != "type")
+        said = {k: v for k, v in value.items() if k != "type" and v not in (None, [])}
+        fields = ", ".join(f"{k}={phrase(v)}" for k, v in said.items())
         return f"{value['type']}({fields})" if "type" in value else f"({fields})"
     if isinstance(value, list | tuple):
         return f"({', '.join(map(phrase, value))})"

@@ -24,7 +24,7 @@ from kdjax.training.parallel import Devices
 from kdjax.training.parts import count_of
 from kdjax.training.processes import meet
 from kdjax.training.programs import Programs
-from kdjax.training.recipe import Recipe
+from kdjax.training.recipe import Recipe, class_counts
 from kdjax.training.run_directory import RunDirectory
 from kdjax.training.state import Fixed, TrainState
 from kdjax.types import Variables
@@ -85,7 +85,8 @@ def fit(
     non-finite loss and `Preempted` when asked to stop; both leave a checkpoint to go on from.
     """
     directory.check(run, info)
-    recipe = Recipe.of(run, teacher.model if teacher else None, len(source))
+    per_class = class_counts(run, info, lambda: source)
+    recipe = Recipe.of(run, teacher.model if teacher else None, len(source), per_class)
     size, slices = run.fit.batch_size, run.fit.accumulate
     job.devices.check_batch(f"{run.role}.fit.batch_size", size, slices)
     feed = Feed(run, source, job.devices, job.runtime, kept)

@@ -1,15 +1,18 @@
 """A run in steps."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float
 
 from kdjax.checks import within
+from kdjax.data.sources import DataInfo, Source
 from kdjax.experiment import Run
 from kdjax.experiment.importing import written_by_others
 from kdjax.experiment.objective import Term
@@ -40,15 +43,19 @@ class Recipe:
     """Of the phase."""
 
     @staticmethod
-    def of(run: Run, teacher: Model | None, examples: int) -> "Recipe":
+    def of(
+        run: Run, teacher: Model | None, examples: int, per_class: Sequence[int] = ()
+    ) -> "Recipe":
         """Steps from epochs, in the first phase.
 
-        ValueError if phases are longer or shorter than the fit, or one takes no step.
+        `per_class` is what `class_counts` says; without it only shapes are known of a loss that
+        counts classes. ValueError if phases are longer or shorter than the fit, or one takes no
+        step.
         """
         per_epoch = examples * run.data.views / run.fit.batch_size
         steps = max(1, round(run.fit.epochs * per_epoch))
-        with within(f"{field_of(run.role)}.fit"):
-            every, phases = stretches(run, examples, per_epoch, steps)
+        with within(field_of(run.role)):
+            every, phases = stretches(run, examples, per_class, per_epoch, steps)
         return Recipe(run, teacher, every, phases, steps, per_epoch)
 
     def at(self, step: int) -> "Recipe":
@@ -126,6 +133,14 @@ class Recipe:
         names = self.stretch.names
         weights = tuple(f"weight/{name}" for name in names)
         return ("loss", "gradient_norm", "learning_rate", *names, *weights)
+
+
+def class_counts(run: Run, info: DataInfo, split: Callable[[], Source]) -> tuple[int, ...]:
+    """Training examples of each class; nothing is read, and empty, where no loss counts them."""
+    terms = [*run.losses, *(term for phase in run.fit.phases for term in phase.losses or ())]
+    if not any(term.loss.counts_classes for term in terms):
+        return ()
+    return tuple(np.bincount(split().labels, minlength=len(info.classes)).tolist())
 
 
 def _later(schedule: optax.Schedule, steps: int) -> optax.Schedule:

@@ -1,6 +1,6 @@
 """A phase in steps: which terms it has, and what of a state it trains."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
@@ -9,6 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from kdjax.checks import within
 from kdjax.experiment import Phase, Run
 from kdjax.experiment.objective import Term, adapter_names, for_examples, joined, term_names
 from kdjax.experiment.phases import BOTH, begins, layers_of, spans
@@ -84,21 +85,23 @@ class Stretch:
 
 
 def stretches(
-    run: Run, examples: int, per_epoch: float, steps: int
+    run: Run, examples: int, per_class: Sequence[int], per_epoch: float, steps: int
 ) -> tuple[tuple[Term, ...], tuple[Stretch, ...]]:
     """The terms of a run, and its phases; ValueError unless they fill its steps."""
-    placed = spans(run.fit.phases, run.fit.epochs)
-    objectives = [
-        for_examples(run.losses if span.phase.losses is None else span.phase.losses, examples)
-        for span in placed
-    ]
+    with within("fit"):
+        placed = spans(run.fit.phases, run.fit.epochs)
+    objectives = []
+    for i, (phase, _, _) in enumerate(placed):
+        with within("losses" if phase.losses is None else f"fit.phases.{i}.losses"):
+            chosen = run.losses if phase.losses is None else phase.losses
+            objectives.append(for_examples(chosen, examples, per_class))
     every, places = joined(objectives)
     names, adapters = term_names(every), adapter_names(every)
     borders = [round(span.begin * per_epoch) for span in placed] + [steps]
     found = []
     for i, (first, stop) in enumerate(pairwise(borders)):
         if first >= stop:
-            raise ValueError(f"phases.{i}.epochs: so few are no step; make it longer.")
+            raise ValueError(f"fit.phases.{i}.epochs: so few are no step; make it longer.")
         mine = tuple(places[i])
         own_names, own_adapters = (tuple(of[place] for place in mine) for of in (names, adapters))
         terms, phase = objectives[i], placed[i].phase

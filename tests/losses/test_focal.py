@@ -5,13 +5,15 @@ import pytest
 
 from kdjax.losses import CrossEntropy, Focal
 from tests.losses.contract import Spec, contract
-from tests.losses.formulas import log_softmax
+from tests.losses.formulas import class_weights, log_softmax
 from tests.losses.support import CLASSES, LABELS, says, value_and_slope
+
+WEIGHTS = (1.0, 2.0, 0.0, 3.0, 0.5)
 
 
 def formula(loss, student, teacher, labels, own):
     log_p = log_softmax(student["logits"])
-    nats = -((1 - np.exp(log_p)) ** loss.gamma) * log_p
+    nats = -class_weights(loss) * (1 - np.exp(log_p)) ** loss.gamma * log_p
     hard = nats[range(len(labels)), labels]
     return (1 - loss.label_smoothing) * hard + loss.label_smoothing * nats.mean(axis=-1)
 
@@ -22,10 +24,16 @@ TestFocal = contract(
         formula,
         cases={
             "default": Focal(),
-            "smoothed": Focal(label_smoothing=0.3),
+            "smoothed": Focal(label_smoothing=0.3, class_weights=WEIGHTS),
+            "balanced": Focal(class_balance=0.9),
             "steep": Focal(gamma=0.5),
         },
-        other_values={"label_smoothing": 0.1, "gamma": 1.0},
+        other_values={
+            "label_smoothing": 0.1,
+            "class_weights": WEIGHTS,
+            "class_balance": 0.9,
+            "gamma": 1.0,
+        },
     )
 )
 
