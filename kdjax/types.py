@@ -38,7 +38,7 @@ class Batch(NamedTuple):
     - `image`: uint8 `[b, H, W, C]`, before augmentation and normalisation.
     - `label`: class index.
     - `index`: position of the example in its split: its name, in every epoch and on any device.
-    - `epoch`: how many passes over the split came before.
+    - `epoch`: how many passes over the split, or as many draws, came before.
     - `view`: which of the example's random views is seen; with `index` it keys augmentation.
     - `mask`: False for padding, which counts nowhere.
     - `other_label`, `share`: of an image that is `share` its own and `1 - share` another one, the

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kdjax.evaluation.of_run import evaluate_run
-from kdjax.experiment import Derive, Student, Teacher
+from kdjax.experiment import Data, Derive, Student, Teacher
 from kdjax.experiment.objective import Term
 from kdjax.experiment.rules import check_unlabelled
 from kdjax.jobs.distill import distill, train
@@ -35,6 +35,7 @@ def test_what_reads_no_labels_is_fine(without):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"data": Data(sampling="class")}, r"data.sampling: 'class' draws .* to instance"),
         ({"baseline": True}, r"baseline: .* set baseline to False"),
         ({"teacher": Teacher(model=TINY)},
          r"teacher.losses.0 \(CrossEntropy\): .* name a trained one by teacher.run"),

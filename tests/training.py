@@ -6,7 +6,6 @@ import functools
 import jax
 import numpy as np
 
-from kdjax.data.pipeline import TrainingStream
 from kdjax.experiment import Data, Run
 from kdjax.experiment.objective import Term
 from kdjax.experiment.schedules import Cosine
@@ -14,6 +13,7 @@ from kdjax.losses import CrossEntropy, SoftTarget
 from kdjax.models import Model, SmallCNN
 from kdjax.students.first_weights import first_weights
 from kdjax.training.beginning import initial_state
+from kdjax.training.feed import stream_of
 from kdjax.training.parallel import Devices, fetch
 from kdjax.training.recipe import Recipe
 from kdjax.training.state import Fixed, initial_adapters, initial_variables
@@ -65,8 +65,7 @@ def each_step(run, source, teacher, layout=("pmap", 1), steps=4):
     devices = Devices(backend, count)
     step = devices.spread(make_train_step(recipe), donate=True)
     state, frozen = devices.replicate(start(run, recipe)), devices.replicate(teacher)
-    data = run.data
-    stream = TrainingStream(source, run.fit.batch_size, run.seed, data.views, data.cycle)
+    stream = stream_of(run, source)
     rows = devices.rows(run.fit.batch_size, run.fit.accumulate)
     for i in range(steps):
         state, metrics = step(state, Fixed(frozen), devices.split(stream.batch(i, rows)))

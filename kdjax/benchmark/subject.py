@@ -18,6 +18,7 @@ from kdjax.experiment.rules import validate
 from kdjax.experiment.runs import distilled, student_run
 from kdjax.models import Model
 from kdjax.training.beginning import initial_state
+from kdjax.training.feed import stream_of
 from kdjax.training.parallel import Devices
 from kdjax.training.recipe import Recipe, class_counts
 from kdjax.training.state import Fixed, TrainState, initial_adapters
@@ -63,8 +64,7 @@ class Subject:
     @cached_property
     def stream(self) -> TrainingStream:
         """Batches in their order."""
-        data, fit = self.run.data, self.run.fit
-        return TrainingStream(self.source, fit.batch_size, self.run.seed, data.views, data.cycle)
+        return stream_of(self.run, self.source)
 
     @cached_property
     def rows(self) -> np.ndarray:

@@ -69,9 +69,15 @@ def check_same(where: str, found: Origin, wanted: Origin) -> None:
 
 
 def views_needed(data: Data, epochs: int, augment: Sequence[Augmentation]) -> int:
-    """Views of each example that so many epochs, the last begun, see."""
+    """Views of each example that so many epochs, the last begun, may see.
+
+    With examples that are drawn there is a cycle: `check_cache` asks for it.
+    """
     if not augment:
         return 1
+    if data.sampling != "instance":
+        assert data.cycle is not None
+        return data.cycle
     endless = epochs * data.views
     return endless if data.cycle is None else min(data.cycle, endless)
 

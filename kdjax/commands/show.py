@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -10,6 +11,7 @@ from rich.text import Text
 from kdjax.commands.flags import parse_with_preset
 from kdjax.commands.preset_flags import ShowFlags
 from kdjax.commands.tables import RULES, engineering, titled
+from kdjax.data.drawing import Sampling, class_shares
 from kdjax.data.sources import DataInfo
 from kdjax.evaluation.load import load
 from kdjax.evaluation.of_run import open_experiment_data
@@ -61,6 +63,8 @@ def _explain(experiment: Experiment) -> Iterator[Table | Text]:
         if run.fit.phases:
             yield _phases(recipes[run.role], info.shape)
     yield _schedule(runs, info.sizes["train"], devices)
+    if experiment.data.sampling != "instance":
+        yield Text(_drawn(experiment.data.sampling, dataset.open("train").labels))
     theirs = experiment.published
     if theirs is not None:
         yield Text(f"published: {theirs.student:.2f}%, {theirs.source}; {RULES[theirs.rule]}")
@@ -107,6 +111,19 @@ def _terms(recipe: Recipe, teacher: Model, info: DataInfo) -> Table:
         reads = "\n".join(taps) or "outputs"
         table.add_row(name, f"{term.weight:g}{moves}", reads, f"{count:,}")
     return table
+
+
+def _drawn(sampling: Sampling, labels: np.ndarray) -> str:
+    """How often an example is drawn in an epoch, on average."""
+    sizes = np.unique(labels, return_counts=True)[1]
+    shares = class_shares(sizes, sampling)
+    times = shares * len(labels) / sizes
+    small, large = sizes.argmin(), sizes.argmax()
+    return (
+        f"sampling by {sampling}: an epoch draws {len(labels):,} training images, each of the "
+        f"smallest class ({sizes[small]:,}) {times[small]:.3g} times and of the largest "
+        f"({sizes[large]:,}) {times[large]:.3g} times on average"
+    )
 
 
 def _phases(recipe: Recipe, shape: Shape) -> Table:

@@ -1,6 +1,6 @@
 """Which examples make up which global batch, and getting them ready in time.
 
-Training is one endless stream: epoch after epoch, each a permutation drawn from (seed, epoch). A
+Training is one endless stream: epoch after epoch, each a permutation, or draws, by (seed, epoch). A
 batch is a slice of that stream, so it is a function of (seed, step) alone: there is no iterator
 state to save, no example is dropped, and a resumed run sees what it would have seen.
 """
@@ -13,30 +13,37 @@ from typing import TypeVar
 import jax
 import numpy as np
 
+from kdjax.data.drawing import Sampling, order_of
 from kdjax.data.sources import Source
 from kdjax.types import Batch
 
 T = TypeVar("T")
+
+VIEW_NUMBERS = 2**31
+"""So many there are; after that they come again."""
 
 
 class TrainingStream:
     """The global batches of a run, by step."""
 
     def __init__(
-        self, source: Source, batch_size: int, seed: int, views: int = 1, cycle: int | None = None
+        self,
+        source: Source,
+        batch_size: int,
+        seed: int,
+        views: int = 1,
+        cycle: int | None = None,
+        sampling: Sampling = "instance",
     ) -> None:
         """`views` of each example follow each other; with `cycle` it has only so many in all."""
         if batch_size > len(source):
             raise ValueError(
                 f"fit.batch_size: {batch_size} is more than the {len(source)} training examples."
             )
-        self._source, self._batch_size, self._seed = source, batch_size, seed
-        self._views, self._cycle = views, cycle
-        self._order = lru_cache(maxsize=2)(self._permutation)
-
-    def _permutation(self, epoch: int) -> np.ndarray:
-        rng = np.random.Generator(np.random.Philox(key=[self._seed, epoch]))
-        return rng.permutation(len(self._source))
+        self._source, self._batch_size = source, batch_size
+        self._views, self._cycle = views, cycle or VIEW_NUMBERS
+        self._drawn = sampling != "instance"
+        self._order = lru_cache(maxsize=2)(order_of(source, seed, sampling))
 
     def batch(self, step: int, rows: np.ndarray) -> Batch:
         """The given rows of global batch `step`: those this process feeds to its devices."""
@@ -49,18 +56,18 @@ class TrainingStream:
         index = np.empty(len(rows), np.int64)
         for e in np.unique(epoch):
             index[epoch == e] = self._order(int(e))[rank[epoch == e]]
-        view = epoch * self._views + view
-        if self._cycle is not None:
-            view %= self._cycle
+        # What is drawn twice in an epoch is another view each time.
+        view = (place if self._drawn else epoch) * self._views + view
+        view %= self._cycle
         return _named(index, epoch, view, np.ones(len(rows), bool))
 
 
 def first_batches(
-    source: Source, batch_size: int, seed: int, count: int
+    source: Source, batch_size: int, seed: int, count: int, sampling: Sampling = "instance"
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Images and labels of the first batches of a run, as they lie in the data set."""
     size = min(batch_size, len(source))
-    stream = TrainingStream(source, size, seed)
+    stream = TrainingStream(source, size, seed, sampling=sampling)
     for step in range(count):
         batch = stream.batch(step, np.arange(size))
         yield batch.image, batch.label

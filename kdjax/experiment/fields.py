@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from kdjax.data.augment import Augmentation
+from kdjax.data.drawing import Sampling
 from kdjax.experiment.objective import Term
 from kdjax.experiment.optim import SGD, Optimizer
 from kdjax.experiment.phases import Phase
@@ -44,6 +45,10 @@ class Data:
     teacher_augment: tuple[Augmentation, ...] | None = None
     """Random views for the teacher, drawn apart from the student's; None: it sees the same.
     Where the student sees mixtures, the teacher's answers to both images are mixed."""
+    sampling: Sampling = "instance"
+    """Which examples an epoch has: each once (`instance`), or as many draws with replacement, from
+    classes in proportion to the square roots of their sizes (`square_root`) or equally often
+    (`class`). What is drawn again is another view."""
     views: int = 1
     """Views of each example that follow each other in a batch; an epoch has that many of all."""
     cycle: int | None = None
@@ -55,7 +60,7 @@ class Fit:
     """How a network is fitted."""
 
     epochs: float = 30.0
-    """Passes over the training split."""
+    """Passes over the training split, or as many draws as those have examples."""
     batch_size: int = 128
     """Examples in the global batch, whatever the number of devices."""
     accumulate: int = 1

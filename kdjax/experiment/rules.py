@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from kdjax.checks import require, within
 from kdjax.data.augment import Augmentation, mixing_among
+from kdjax.data.drawing import SAMPLINGS
 from kdjax.experiment.fields import (
     ASSISTANTS,
     Cache,
@@ -36,7 +37,7 @@ def validate(experiment: Experiment) -> None:
     require("seed", experiment.seed, 0 <= experiment.seed < 2**32, "in [0, 2**32)")
     data = experiment.data
     _check_data(data)
-    _check_cache(experiment.teacher.cache, data)
+    check_cache(experiment.teacher.cache, data)
     checkpoint = experiment.teacher.checkpoint
     known = checkpoint in ("best", "latest") or checkpoint.isdecimal()
     require("teacher.checkpoint", checkpoint, known, "best, latest or a step")
@@ -60,7 +61,8 @@ def validate(experiment: Experiment) -> None:
     _check_runtime(experiment.runtime)
 
 
-def _check_cache(cache: Cache, data: Data) -> None:
+def check_cache(cache: Cache, data: Data) -> None:
+    """Raise ValueError if what a teacher says of these data cannot be kept."""
     if cache.top_k is not None:
         require("teacher.cache.top_k", cache.top_k, cache.top_k >= 1, "at least 1, or None")
     mixing = mixing_among(data.augment)
@@ -68,6 +70,13 @@ def _check_cache(cache: Cache, data: Data) -> None:
         raise ValueError(
             "teacher.cache.directory: what the teacher says of a mixture depends on the batch and "
             f"cannot be kept; leave out {mixing}, or set data.teacher_augment."
+        )
+    seen = data.augment if data.teacher_augment is None else data.teacher_augment
+    endless = data.sampling != "instance" and data.cycle is None and bool(seen)
+    if cache.directory is not None and endless:
+        raise ValueError(
+            f"teacher.cache.directory: with data.sampling={data.sampling!r} each draw is a view of "
+            "its own, and no answer is used twice; set data.cycle."
         )
 
 
@@ -77,6 +86,11 @@ def check_unlabelled(experiment: Experiment) -> None:
     if experiment.baseline:
         raise ValueError(
             f"baseline: it learns from labels alone, and {without}; set baseline to False."
+        )
+    sampling = experiment.data.sampling
+    if sampling != "instance":
+        raise ValueError(
+            f"data.sampling: {sampling!r} draws by label, and {without}; set it to instance."
         )
     students = [*_numbered(experiment.assistants), ("student", experiment.student)]
     learners: list[tuple[str, Teacher | Student]] = [*students]
@@ -138,6 +152,8 @@ def _check_data(data: Data) -> None:
     if data.image_size is not None:
         positive = min(data.image_size) > 0
         require("data.image_size", data.image_size, positive, "two positive numbers, or None")
+    known = data.sampling in SAMPLINGS
+    require("data.sampling", data.sampling, known, f"one of {', '.join(SAMPLINGS)}")
     require("data.views", data.views, data.views >= 1, "at least 1")
     if data.cycle is not None:
         require("data.cycle", data.cycle, data.cycle >= 1, "at least 1, or None")

@@ -90,7 +90,7 @@ def student(work: Work, teacher: Loaded, role: str, warnings: Sequence[str]) -> 
             jax.device_get(fresh),
             run.inherit,
             shape,
-            partial(first_batches, source, run.fit.batch_size, run.seed, count),
+            partial(first_batches, source, run.fit.batch_size, run.seed, count, run.data.sampling),
         )
 
     return _trained(work, run, teacher, start, warnings if role == "student" else ())

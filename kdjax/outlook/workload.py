@@ -11,6 +11,7 @@ from kdjax.cache.answers import record
 from kdjax.cache.reads import check_reads
 from kdjax.data.sources import IN_MEMORY_BYTES
 from kdjax.experiment import Cache, Experiment, Run
+from kdjax.experiment.rules import check_cache
 from kdjax.experiment.runs import baseline_run, chain, teacher_run
 from kdjax.jobs.cache import views_of
 from kdjax.models import Model
@@ -137,8 +138,9 @@ def _normalised(stats: Any) -> int:
 def _answers(run: Run, teacher: Model, shape: Shape, examples: int) -> dict[str, int]:
     terms = Recipe.of(run, teacher, examples).every
     try:
+        check_cache(Cache(directory="any"), run.data)
         check_reads("", terms, run.cache, run.model, teacher, shape)
-    except ValueError:  # it reads feature maps, which nobody keeps
+    except ValueError:  # of endless views, or it reads feature maps, which nobody keeps
         return {}
     width = stage_shapes(teacher, shape)["embedding"][0]
     views, classes = views_of(run, teacher, examples), teacher.num_classes

@@ -31,10 +31,10 @@ class Feed:
         self, run: Run, source: Source, devices: Devices, runtime: Runtime, kept: KeptTeacher | None
     ) -> None:
         """`kept`: answers of the teacher that come with the batches."""
-        fit, data = run.fit, run.data
+        fit = run.fit
         self._source, self._devices, self._kept = source, devices, kept
         self._rows = devices.rows(fit.batch_size, fit.accumulate)
-        self._stream = TrainingStream(source, fit.batch_size, run.seed, data.views, data.cycle)
+        self._stream = stream_of(run, source)
         self._resident = resident_images(source, runtime.resident, devices)
         self.together = runtime.steps_per_dispatch or steps_per_dispatch(self._resident)
         """Steps that are started at once."""
@@ -73,6 +73,14 @@ class Feed:
         read = self._stream.batch if self._resident is None else self._stream.names
         batch = read(step, self._rows)
         return batch if self._kept is None else self._kept.completed(batch)
+
+
+def stream_of(run: Run, source: Source) -> TrainingStream:
+    """The batches of a run, in their order."""
+    data = run.data
+    return TrainingStream(
+        source, run.fit.batch_size, run.seed, data.views, data.cycle, data.sampling
+    )
 
 
 def resident_images(source: Source, asked: bool | None, devices: Devices) -> InMemory | None:

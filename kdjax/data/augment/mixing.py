@@ -141,10 +141,11 @@ def partners(index: Array, views: int) -> Callable[[Array], Array]:
     """What finds, for whatever a device holds of the global batch, that of each one's partner.
 
     `views` of an example follow each other, and the partner is the same view of the next example.
-    Where that is the same example, at an end of the batch or of an epoch, it is the next place
-    that another one has. Only a batch of one example is mixed with itself.
+    Where that is the same example, at an end of the batch or of an epoch or where it was drawn
+    again, it is the next place that another one has. An example is mixed with itself only where it
+    fills the batch, or was drawn three times in a row.
     """
-    # A batch is no larger than an epoch, so it has an example's views of two epochs at most.
+    # A batch of permutations is no larger than one, so it has an example's views of two at most.
     reach = 2 * views
     steps = np.array([views, *range(1, reach + 1)])
     place = np.arange(len(index))[:, None] + steps
