@@ -82,6 +82,17 @@ def test_top_k_keeps_the_mass_of_the_largest_and_of_the_rest():
     np.testing.assert_allclose(others, np.repeat(others[:, :1], 7, axis=1), rtol=1e-5)
 
 
+@pytest.mark.parametrize("count", [2**16, 2**16 + 1])
+def test_every_class_is_told_from_every_other_however_many_there_are(count):
+    """Numbers of sixteen bits begin again at the 65,537th."""
+    logits = np.full((2, count), -3.0, np.float32)
+    logits[0, -1], logits[1, 0] = 5.0, 6.0
+    records, back = kept(Cache(top_k=1), logits)
+    np.testing.assert_array_equal(records["classes"][:, 0], [count - 1, 0])
+    np.testing.assert_allclose(back.logits, logits, rtol=1e-4)
+    assert records.dtype.itemsize == (2 + 2 if count == 2**16 else 2 + 4) + 4
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(0, 2**31), st.floats(0.1, 20), st.integers(1, 9), st.sampled_from([1.0, 2.0, 7.5])

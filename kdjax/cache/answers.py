@@ -29,7 +29,7 @@ def encode(cache: Cache, outputs: Outputs) -> Answers:
         rows = jnp.arange(len(classes))[:, None]
         others = outputs.logits.at[rows, classes].set(-jnp.inf)
         kept["values"] = values.astype(jnp.float16)
-        kept["classes"] = classes.astype(jnp.uint16)
+        kept["classes"] = classes.astype(_class_number(outputs.logits.shape[-1]))
         kept["rest"] = jax.nn.logsumexp(others, axis=-1)
     if cache.embedding:
         kept["embedding"] = outputs.embedding.astype(jnp.float16)
@@ -60,10 +60,16 @@ def record(cache: Cache, classes: int, width: int) -> np.dtype:
         fields: list[tuple] = [("logits", np.float16, (classes,))]
     else:
         k = (cache.top_k,)
-        fields = [("values", np.float16, k), ("classes", np.uint16, k), ("rest", np.float32)]
+        number = _class_number(classes)
+        fields = [("values", np.float16, k), ("classes", number, k), ("rest", np.float32)]
     if cache.embedding:
         fields.append(("embedding", np.float16, (width,)))
     return np.dtype(fields)
+
+
+def _class_number(classes: int) -> type[np.unsignedinteger]:
+    """A type that has a number for each of so many classes."""
+    return np.uint16 if classes <= 2**16 else np.uint32
 
 
 def error_bound(records: np.ndarray, classes: int, temperature: float) -> Float[np.ndarray, " n"]:

@@ -229,10 +229,10 @@ class Filling:
 
 
 def to_records(answers: Mapping[str, np.ndarray], dtype: np.dtype) -> np.ndarray:
-    """Arrays by name as records."""
+    """Arrays by name as records; they are of its types, so that nothing is narrowed unseen."""
     records = np.empty(len(next(iter(answers.values()))), dtype)
     for name, values in answers.items():
-        records[name] = values
+        np.copyto(records[name], values, casting="no")
     return records
 
 

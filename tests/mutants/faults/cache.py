@@ -52,6 +52,14 @@ FAULTS = (
         ("test_cache.py::test_top_k_keeps_the_mass_of_the_largest_and_of_the_rest",),
     ),
     Fault(
+        "answers-classes-of-sixteen-bits",
+        "cache/answers.py",
+        "return np.uint16 if classes <= 2**16 else np.uint32",
+        "return np.uint16",
+        "a number that is too narrow begins again",
+        ("test_cache.py::test_every_class_is_told_from_every_other_however_many_there_are",),
+    ),
+    Fault(
         "reads-embeddings-always",
         "cache/reads.py",
         '({"embedding"} if cache.embedding else set())',
