@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdjax.cache.answers import decode, encode, error_bound, record
+from kdjax.cache.filling import Filling
 from kdjax.cache.origin import views_needed
 from kdjax.cache.reads import reads
-from kdjax.cache.store import Filling, Part, Store, from_records, to_records
+from kdjax.cache.store import Part, Store, from_records, to_records
 from kdjax.cli import main
 from kdjax.data.augment import Flip, Mixup, PadCrop
 from kdjax.experiment import Cache, Data
@@ -241,6 +242,33 @@ def test_a_cached_run_resumes_to_the_same_bits(job, tmp_path, monkeypatch):
     assert largest_difference(learned(wants, tmp_path / "stopped"), whole) == 0
 
 
+def test_what_a_run_was_told_before_it_crashed_is_not_lost(job, tmp_path, monkeypatch):
+    """Within the second epoch of some nine steps, at a checkpoint that it goes on from."""
+    from kdjax.training import loop
+
+    wants = with_data(with_cache(job, tmp_path / "cache"), cycle=2)
+    fit = dataclasses.replace(job.student.fit, eval_every=13 / 9.35)
+    wants = dataclasses.replace(wants, student=dataclasses.replace(wants.student, fit=fit))
+    saved = []
+
+    def poll(self):
+        if saved:
+            raise OSError("gone")
+        return False
+
+    with monkeypatch.context() as patch:
+        save = loop.Keeper.save
+        patch.setattr(loop.Keeper, "save", lambda *a: (save(*a), saved.append(a[2])))
+        patch.setattr("kdjax.training.preemption.Preemption.poll", poll)
+        with pytest.raises(OSError, match="gone"):
+            distill(wants, tmp_path / "job", "")
+    assert saved == [13]
+    learned(wants, tmp_path / "job")
+    store = Store(tmp_path / "cache")
+    assert [part for part, _ in store.files()] == store.parts(2)
+    assert len(list(store.directory.rglob("*.npy"))) == 2  # and no other file
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
@@ -412,23 +440,95 @@ def test_a_teacher_that_was_not_trained_is_missed_before_anything_is_made(job, t
     assert not (tmp_path / "cache").exists()
 
 
-def test_parts_are_written_when_they_are_whole_whatever_the_order(job, tmp_path, monkeypatch):
+def small_parts(job, tmp_path, monkeypatch):
+    """A built cache of some files a view, and the beginning of another one."""
     monkeypatch.setattr("kdjax.cache.store.PART_BYTES", 20 * 500)
-    wants = with_cache(job, tmp_path / "cache")
-    caching.build(wants, tmp_path)
+    caching.build(with_cache(job, tmp_path / "cache"), tmp_path)
     built = Store(tmp_path / "cache")
     assert [len(built.examples(part)) for part in built.parts(1)] == [500, 500, 197]
-    wants = with_cache(job, tmp_path / "other")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "cache.json").write_text((tmp_path / "cache" / "cache.json").read_text())
-    other = Store(tmp_path / "other")
+    return built, Store(tmp_path / "other")
+
+
+def told(filling, built, index, view=1):
+    view = np.full(len(index), view)
+    filling.add(view, index, built.read(view, index))
+
+
+def same_files(other, built, view=1):
+    names = [path.name for _, path in built.files() if path.parent.name == f"view-{view:05d}"]
+    assert sorted(path.name for path in other.directory.rglob("*.npy")) == sorted(names)
+
+
+ORDER = np.random.default_rng(0).permutation(1197)
+
+
+def test_parts_are_written_when_they_are_whole_whatever_the_order(job, tmp_path, monkeypatch):
+    built, other = small_parts(job, tmp_path, monkeypatch)
     filling = Filling(other)
-    order = np.random.default_rng(0).permutation(1197)
-    for index in (order[:600], order[300:900], order[900:]):
-        view = np.full(len(index), 1)
-        filling.add(view, index, built.read(view, index))
-    names = [path.name for _, path in other.files()]
-    assert names == [path.name for part, path in built.files() if part.view == 1]
+    for index in (ORDER[:600], ORDER[300:900], ORDER[900:]):
+        told(filling, built, index)
+    same_files(other, built)
+
+
+def test_pieces_of_parts_are_put_together_by_whoever_goes_on(job, tmp_path, monkeypatch):
+    """Memory holds no more than it may, and of what is saved nothing is asked for again."""
+    built, other = small_parts(job, tmp_path, monkeypatch)
+    most = 24 * 500
+    monkeypatch.setattr("kdjax.cache.filling.HELD_BYTES", most)
+    for batches in (ORDER[:700].reshape(-1, 100), ORDER[700:1100].reshape(-1, 100)):
+        filling = Filling(other)
+        for index in batches:
+            told(filling, built, index)
+            assert filling.held_bytes < most
+        filling.save()
+        assert filling.held_bytes == 0
+    assert list(other.files()) == []
+    told(Filling(other), built, ORDER[1100:])
+    same_files(other, built)
+
+
+def test_two_that_fill_one_cache_leave_it_whole(job, tmp_path, monkeypatch):
+    """Each may be told what the other wrote already, and find its own pieces gone."""
+    built, other = small_parts(job, tmp_path, monkeypatch)
+    one, two = Filling(other), Filling(other)
+    told(one, built, ORDER[:600])
+    one.save()
+    told(two, built, ORDER[600:700])
+    two.save()
+    told(two, built, ORDER[:600])
+    told(two, built, ORDER[700:])  # writes the parts, and deletes what the first one saved
+    told(one, built, ORDER[600:1000])
+    one.save()
+    told(one, built, ORDER[1000:])
+    assert one.held_bytes == two.held_bytes == 0
+    same_files(other, built)
+
+
+def test_a_part_is_not_written_before_it_is_whole_though_its_pieces_are_gone(
+    job, tmp_path, monkeypatch
+):
+    built, other = small_parts(job, tmp_path, monkeypatch)
+    filling = Filling(other)
+    told(filling, built, ORDER[:600])
+    filling.save()
+    for path in other.directory.rglob("piece-*.npy"):
+        path.unlink()
+    told(filling, built, ORDER[600:])
+    assert list(other.files()) == []
+    told(filling, built, ORDER[:600])
+    same_files(other, built)
+
+
+def test_a_build_takes_the_pieces_of_a_run_away(job, tmp_path, monkeypatch):
+    built, other = small_parts(job, tmp_path, monkeypatch)
+    filling = Filling(other)
+    told(filling, built, ORDER[:600])
+    filling.save()
+    caching.build(with_cache(job, tmp_path / "other"), tmp_path)
+    names = [sorted(p.name for p in s.directory.rglob("*.npy")) for s in (built, other)]
+    assert names[0] == names[1]
 
 
 def test_the_command_line_builds_verifies_and_inspects(teacher, data_directory, tmp_path, capsys):

@@ -112,25 +112,12 @@ class Store:
 
     def find(self, part: Part) -> Path | None:
         """The file of a part, if it is there."""
-        folder = self.directory / f"view-{part.view:05d}"
-        return next(iter(sorted(folder.glob(f"part-{part.number:05d}.*.npy"))), None)
+        return next(iter(find_named(place(self.directory, part))), None)
 
     def write(self, part: Part, records: np.ndarray) -> None:
         """All or nothing. ValueError for what float16 cannot hold."""
-        for name in self.record.names or ():
-            if not np.isfinite(records[name].astype(np.float32)).all():
-                raise ValueError(
-                    f"the teacher's {name} are not finite, or too large for float16: its answers "
-                    "cannot be kept; leave out teacher.cache."
-                )
-        content = io.BytesIO()
-        np.save(content, np.ascontiguousarray(records), allow_pickle=False)
-        data = content.getbuffer()
-        folder = self.directory / f"view-{part.view:05d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        name = f"part-{part.number:05d}.{_digest(data)}.npy"
-        with drafted(folder / name) as draft:
-            draft.write_bytes(data)
+        check_finite(records)
+        save_named(place(self.directory, part), records)
 
     def has(self, view: np.ndarray, index: np.ndarray) -> bool:
         """Whether all of these answers are there."""
@@ -162,10 +149,8 @@ class Store:
         path = self.find(part)
         if path is None:
             raise Missing(part)
-        if _digest(path.read_bytes()) != path.name.split(".")[1]:
-            raise ValueError(f"{path} is damaged; delete it, and `kdjax cache build` mends it.")
-        records = np.load(path, mmap_mode="r", allow_pickle=False)
-        if records.dtype != self.record or len(records) != len(self.examples(part)):
+        records = load_named(path, self.record)
+        if len(records) != len(self.examples(part)):
             raise ValueError(f"{path} is no part of this cache; delete it.")
         return records
 
@@ -203,29 +188,43 @@ def manifest_of(
     )
 
 
-class Filling:
-    """Answers that come in any order, written when a part is whole."""
+def check_finite(records: np.ndarray) -> None:
+    """Raise ValueError for answers that are not, or that float16 cannot hold."""
+    for name in records.dtype.names or ():
+        if not np.isfinite(records[name].astype(np.float32)).all():
+            raise ValueError(
+                f"the teacher's {name} are not finite, or too large for float16: its answers "
+                "cannot be kept; leave out teacher.cache."
+            )
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._open: dict[Part, tuple[np.ndarray, np.ndarray]] = {}
 
-    def add(self, view: np.ndarray, index: np.ndarray, records: np.ndarray) -> None:
-        """Of a batch; what came before comes again without harm."""
-        store = self._store
-        places = store.places(view, index)
-        for pair in np.unique(places, axis=0):
-            part, rows = Part(*pair.tolist()), (places == pair).all(axis=1)
-            if store.find(part) is not None:
-                continue
-            held = len(store.examples(part))
-            new = np.empty(held, store.record), np.zeros(held, bool)
-            kept, known = self._open.setdefault(part, new)
-            at = index[rows] - part.number * store.manifest.part
-            kept[at], known[at] = records[rows], True
-            if known.all():
-                store.write(part, kept)
-                del self._open[part]
+def place(directory: Path, part: Part, kind: str = "part") -> Path:
+    """Where files of a part lie, and how their names begin."""
+    return directory / f"view-{part.view:05d}" / f"{kind}-{part.number:05d}"
+
+
+def save_named(beginning: Path, records: np.ndarray) -> None:
+    """All or nothing, under a name that ends with the beginning of the content's SHA-256."""
+    content = io.BytesIO()
+    np.save(content, np.ascontiguousarray(records), allow_pickle=False)
+    data = content.getbuffer()
+    with drafted(beginning.with_name(f"{beginning.name}.{_digest(data)}.npy")) as draft:
+        draft.write_bytes(data)
+
+
+def find_named(beginning: Path) -> list[Path]:
+    """All that was saved under it."""
+    return sorted(beginning.parent.glob(f"{beginning.name}.*.npy"))
+
+
+def load_named(path: Path, dtype: np.dtype) -> np.ndarray:
+    """What `save_named` saved, mapped; ValueError if it is damaged or of another type."""
+    if _digest(path.read_bytes()) != path.name.split(".")[1]:
+        raise ValueError(f"{path} is damaged; delete it, and `kdjax cache build` mends it.")
+    records = np.load(path, mmap_mode="r", allow_pickle=False)
+    if records.dtype != dtype:
+        raise ValueError(f"{path} is no part of this cache; delete it.")
+    return records
 
 
 def to_records(answers: Mapping[str, np.ndarray], dtype: np.dtype) -> np.ndarray:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from kdjax.cache.answers import error_bound
+from kdjax.cache.filling import finish
 from kdjax.cache.origin import check_same, origin_of, views_needed
 from kdjax.cache.reads import check_mixed, check_reads
 from kdjax.cache.store import Part, Store, create, manifest_of
@@ -98,7 +99,7 @@ def build(experiment: Experiment, workdir: Path) -> dict[str, Any]:
     if jax.process_index() == 0:
         built = tracked(built, len(mine), "answers are asked for")
     for part, records in built:
-        store.write(part, records)
+        finish(store, part, records)
     meet("cache built")
     return describe(store.directory)
 

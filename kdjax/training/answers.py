@@ -5,8 +5,9 @@ from collections.abc import Callable
 import numpy as np
 
 from kdjax.cache.answers import Answers, encode
+from kdjax.cache.filling import Filling
 from kdjax.cache.origin import Origin
-from kdjax.cache.store import Filling, Store, from_records, to_records
+from kdjax.cache.store import Store, from_records, to_records
 from kdjax.data.augment import augment
 from kdjax.models import infer
 from kdjax.training.parallel import Devices
@@ -53,6 +54,10 @@ class KeptTeacher:
     def completed(self, batch: Batch) -> Batch:
         """A batch on the host, with its answers."""
         return batch._replace(answers=from_records(self._records(batch)))
+
+    def save(self) -> None:
+        """Put what was asked for on disk, so that nothing is lost with what is in memory."""
+        self._filling.save()
 
     def _records(self, batch: Batch) -> np.ndarray:
         view, index = batch.view, batch.index

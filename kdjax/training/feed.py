@@ -69,6 +69,11 @@ class Feed:
             placed = self._devices.split(batches[0]) if alone else self._devices.split_all(batches)
             yield due, placed
 
+    def save(self) -> None:
+        """Put on disk what a run that goes on from here would miss: answers of the teacher."""
+        if self._kept is not None:
+            self._kept.save()
+
     def _batch(self, step: int) -> Batch:
         read = self._stream.batch if self._resident is None else self._stream.names
         batch = read(step, self._rows)

@@ -174,6 +174,7 @@ class Session:
 
     def _save(self, state: TrainState, step: int, metrics: Mapping[str, float]) -> None:
         self.diary.catch_up()  # a state whose losses were not looked at is never saved
+        self.feed.save()
         self.keeper.save(state, step, metrics)
 
 

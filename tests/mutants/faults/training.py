@@ -350,4 +350,12 @@ FAULTS = (
         "a cache that is never filled",
         ("test_cache.py::test_a_run_builds_its_cache_on_the_side",),
     ),
+    Fault(
+        "loop-answers-not-saved",
+        "training/loop.py",
+        "self.feed.save()",
+        "pass",
+        "a checkpoint without what belongs to it",
+        ("test_cache.py::test_what_a_run_was_told_before_it_crashed_is_not_lost",),
+    ),
 )
