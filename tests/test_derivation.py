@@ -190,6 +190,15 @@ def test_taylor_needs_batches(tiny):
         validate(dataclasses.replace(experiment, student=student))
 
 
+@pytest.mark.parametrize("label", [-1, 10])
+def test_taylor_refuses_labels_that_are_no_classes(label, teacher, digits):
+    """Of -1 the last class would be learnt, and of 10 nothing that shows."""
+    images, labels = digits.open("train").read(np.arange(8))
+    labels[3] = label
+    with pytest.raises(ValueError, match=rf"importance: taylor .* {label} is none of 10 classes"):
+        loss_gradients(teacher.model, teacher.variables, [(images, labels)])
+
+
 @pytest.mark.parametrize("importance", ["l1", "bn_scale", "taylor"])
 def test_each_importance_gives_a_student_that_works(importance, teacher):
     how = Derive(width=0.5, importance=importance)

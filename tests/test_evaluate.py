@@ -123,6 +123,16 @@ def test_a_loaded_network_normalises_and_takes_bytes_or_floats(trained, digits):
             network.logits(bad)
 
 
+def test_images_may_be_overwritten_once_they_are_handed_over(trained, digits):
+    """The call returns before it is done, and JAX may read the very memory it was given later."""
+    network, seen = load(trained), []
+    forward = network._forward
+    vars(network)["_forward"] = lambda *a: (seen.append(a[1]), forward(*a))[1]
+    given = digits.open("test").images[:9].copy()
+    network.logits(given)
+    assert not np.shares_memory(seen[0], given)
+
+
 def test_raw_and_averaged_weights_and_steps_are_told_apart(trained):
     raw, ema = load(trained, weights="raw"), load(trained, weights="ema")
     assert raw.digest != ema.digest == load(trained).digest

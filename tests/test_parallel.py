@@ -41,6 +41,24 @@ def test_an_option_that_xla_does_not_know_is_left_out(backend, known, monkeypatc
         parallel._compiler_options.cache_clear()
 
 
+def aligned(size):
+    """Where JAX on a CPU takes over the memory of the host."""
+    raw = np.zeros(4 * size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + 4 * size].view(np.float32)
+
+
+@pytest.mark.parametrize("backend", ["pmap", "shard_map"])
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_buffer_may_be_filled_again_once_it_is_handed_over(backend, count):
+    devices, buffer = Devices(backend, count), aligned(64)
+    batch = devices.split(Batch(buffer, *(np.zeros(64, np.int32),) * 5))
+    state = devices.replicate(buffer)
+    buffer[:] = 1
+    np.testing.assert_array_equal(batch.image, np.zeros((count, 64 // count)))
+    np.testing.assert_array_equal(fetch(state), np.zeros(64))
+
+
 def test_each_device_works_on_its_own_part():
     devices = Devices(count=4)
     run = devices.each(lambda fixed, batch: {"y": fixed * batch["x"] + jnp.arange(2.0)})

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from kdjax.data.splits import Piece
+from kdjax.data.stored import UNLABELLED
 
 CHUNK = 1024
 """Records that are read together where all are."""
@@ -33,8 +34,17 @@ class TfdsSet:
         self.size = None if None in (height, width) else (height, width)
         self.classes = tuple(info.features[self._label].names)
         self.sizes = {split: int(info.splits[split].num_examples) for split in info.splits}
-        self.unlabelled: frozenset[str] = frozenset()
         self.fingerprint = self._fingerprint()
+
+    @functools.cached_property
+    def unlabelled(self) -> frozenset[str]:
+        """Splits that begin with -1, as TFDS says that there is no label."""
+        return frozenset(split for split, size in self.sizes.items() if size and self._bare(split))
+
+    def _bare(self, split: str) -> bool:
+        decoders = {self._image: tfds.decode.SkipDecoding()}
+        first = self._builder.as_data_source(f"{split}[:1]", decoders=decoders)[0]
+        return int(first[self._label]) == UNLABELLED
 
     def select(self, pieces: Sequence[Piece]) -> "TfdsRecords":
         """The records of these pieces."""
@@ -42,7 +52,10 @@ class TfdsSet:
         expression = "+".join(f"{p.split}[{p.start}:{p.stop}]" for p in pieces)
         records = self._builder.as_data_source(expression, decoders=decoders)
         stamp = f"{self.fingerprint} {expression} {self._files()}"
-        return TfdsRecords(records, self._image, self._label, f"{self.name} {expression}", stamp)
+        bare = any(piece.split in self.unlabelled for piece in pieces)
+        labels = range(UNLABELLED if bare else 0, len(self.classes))
+        name = f"{self.name} {expression}"
+        return TfdsRecords(records, self._image, self._label, labels, name, stamp)
 
     def _files(self) -> str:
         """Where they lie, their sizes and times: what shows that they were written anew."""
@@ -63,9 +76,12 @@ class TfdsSet:
 class TfdsRecords:
     """Records of a data set."""
 
-    def __init__(self, records: Any, image: str, label: str, name: str, stamp: str) -> None:
+    def __init__(
+        self, records: Any, image: str, label: str, labels: range, name: str, stamp: str
+    ) -> None:
+        """`image` and `label` are names in a record; `labels` those that may occur."""
         self._records, self._image, self._label = records, image, label
-        self._name, self.stamp = name, stamp
+        self._known, self._name, self.stamp = labels, name, stamp
 
     def __len__(self) -> int:
         return len(self._records)
@@ -78,9 +94,15 @@ class TfdsRecords:
         return np.concatenate(parts)
 
     def fetch(self, indices: Sequence[int]) -> tuple[list[bytes], np.ndarray]:
-        """Encoded images and labels."""
+        """Encoded images and labels; ValueError for a label that may not occur."""
         records = self._records.__getitems__([int(i) for i in indices])
         labels = np.array([record[self._label] for record in records], np.int32)
+        for i, label in zip(indices, labels.tolist(), strict=True):
+            if label not in self._known:
+                raise ValueError(
+                    f"{self.name(i)}: {label} is none of {self._known.stop} classes; choose a "
+                    "split whose images all have labels, or none of them."
+                )
         return [record[self._image] for record in records], labels
 
     def name(self, index: int) -> str:

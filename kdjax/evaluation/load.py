@@ -58,7 +58,9 @@ class Loaded:
             raise ValueError(f"images: shape {tuple(images.shape)}, expected [n, {expected}].")
         if images.dtype != np.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
             raise ValueError(f"images: {images.dtype}, expected uint8, or float32 in [0, 1].")
-        return self._forward(self.variables, images)
+        # The call returns before it is done: the caller may fill its memory again meanwhile.
+        own = images if isinstance(images, jax.Array) else np.array(images)
+        return self._forward(self.variables, own)
 
     def logits(self, images: np.ndarray | Array) -> Float[Array, "n classes"]:
         """Unnormalised class scores."""

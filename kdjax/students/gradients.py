@@ -18,7 +18,8 @@ def loss_gradients(
 ) -> Any:
     """The mean gradient of the cross-entropy by the parameters, over batches of images and labels.
 
-    In evaluation mode: running statistics are read, nothing changes. ValueError without a batch.
+    In evaluation mode: running statistics are read, nothing changes. ValueError without a batch,
+    and for labels that are no classes.
     """
 
     @jax.jit
@@ -30,7 +31,19 @@ def loss_gradients(
 
         return jax.grad(loss)(params)
 
-    found = [jax.device_get(gradient(variables["params"], x, y)) for x, y in batches]
+    found = []
+    for images, labels in batches:
+        _check_labels(labels, model.num_classes)
+        found.append(jax.device_get(gradient(variables["params"], images, labels)))
     if not found:
         raise ValueError("student.derive.recalibrate: taylor needs at least one batch.")
     return jax.tree.map(lambda *each: np.mean(each, axis=0), *found)
+
+
+def _check_labels(labels: np.ndarray, classes: int) -> None:
+    """-1 would be taken for the last class, and one that is too large for no class at all."""
+    for label in labels[(labels < 0) | (labels >= classes)][:1]:
+        raise ValueError(
+            f"student.derive.importance: taylor reads labels, and {label} is none of {classes} "
+            "classes; choose l1 or bn_scale, or other data."
+        )

@@ -3,7 +3,7 @@
 A function written for one device, with explicit collectives over `AXIS`, takes (state, fixed,
 batch). State and what is fixed are replicated and unstacked, the batch is split along its first
 axis, and the result is replicated: the function must reduce it before it returns, since neither
-backend checks.
+backend checks. What was handed over is copied: its memory may be filled again at once.
 """
 
 import functools
@@ -92,8 +92,8 @@ class Devices:
         return jax.tree.map(lambda x: self._put(x, self._split), whole)
 
     def replicate(self, tree: T) -> T:
-        """Host arrays, a copy to every device: never an alias, since state is donated."""
-        return jax.tree.map(lambda x: self._put(np.array(x), self._replicated), tree)
+        """Host arrays, a copy to every device."""
+        return jax.tree.map(lambda x: self._put(x, self._replicated), tree)
 
     def shapes(self, state: Any, fixed: Any, batch: Any) -> tuple[Any, Any, Any]:
         """What `replicate` and `split` make of arrays like these, as shapes."""
@@ -109,10 +109,12 @@ class Devices:
         replicated = jax.tree.map(whole, (state, fixed))
         return (*replicated, jax.tree.map(part, batch))
 
-    def _put(self, x: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    def _put(self, x: Any, sharding: NamedSharding) -> jax.Array:
+        # Memory of the host may be taken over, whatever `may_alias` says: if it lies well for XLA.
+        own = np.array(x)
         if sharding.is_fully_addressable:
-            return jax.device_put(x, sharding, may_alias=False)
-        return jax.make_array_from_process_local_data(sharding, x)
+            return jax.device_put(own, sharding)
+        return jax.make_array_from_process_local_data(sharding, own)
 
     def spread(self, function: Callable[..., T], *, donate: bool) -> "Spread[T]":
         """`function(state, fixed, batch)` for all devices."""

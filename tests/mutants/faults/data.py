@@ -383,4 +383,20 @@ FAULTS = (
         "a digest not compared",
         ("test_data_prepare.py::test_files_that_are_not_whole_are_refused_and_leave_nothing",),
     ),
+    Fault(
+        "tfds-label-that-is-none",
+        "data/tfds_set.py",
+        "if label not in self._known:",
+        "if False:",
+        "-1 is learnt as the last class",
+        ("test_data_unlabelled.py::test_an_example_of_a_labelled_split_without_a_label_is_named",),
+    ),
+    Fault(
+        "tfds-always-labelled",
+        "data/tfds_set.py",
+        "return int(first[self._label]) == UNLABELLED",
+        "return False",
+        "what has no labels is taken for labelled",
+        ("test_data_unlabelled.py::test_a_split_of_tfds_without_labels_is_known_as_one",),
+    ),
 )

@@ -94,4 +94,12 @@ FAULTS = (
         "axes swapped",
         ("test_evaluate.py::test_analysis_counts_every_example",),
     ),
+    Fault(
+        "load-memory-of-the-caller",
+        "evaluation/load.py",
+        "own = images if isinstance(images, jax.Array) else np.array(images)",
+        "own = images",
+        "what is read later may be overwritten",
+        ("test_evaluate.py::test_images_may_be_overwritten_once_they_are_handed_over",),
+    ),
 )

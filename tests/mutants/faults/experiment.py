@@ -294,4 +294,12 @@ FAULTS = (
         "axes swapped: square kernels hide it",
         ("test_torch_parity.py::test_logits_and_features_are_those_of_pytorch",),
     ),
+    Fault(
+        "gradients-labels-unchecked",
+        "students/gradients.py",
+        "labels[(labels < 0) | (labels >= classes)]",
+        "labels[labels >= classes]",
+        "-1 is taken for the last class",
+        ("test_derivation.py::test_taylor_refuses_labels_that_are_no_classes",),
+    ),
 )

@@ -358,4 +358,12 @@ FAULTS = (
         "a checkpoint without what belongs to it",
         ("test_cache.py::test_what_a_run_was_told_before_it_crashed_is_not_lost",),
     ),
+    Fault(
+        "parallel-memory-of-the-host",
+        "training/parallel.py",
+        "own = np.array(x)",
+        "own = np.asarray(x)",
+        "a device shares memory with whoever fills it again",
+        ("test_parallel.py::test_a_buffer_may_be_filled_again_once_it_is_handed_over",),
+    ),
 )
