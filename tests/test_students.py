@@ -130,8 +130,8 @@ def with_dead_channels(teacher, student, variables):
     flat = jax.tree_util.tree_leaves_with_path(variables)
     arrays = {tuple(part.key for part in path): np.array(leaf) for path, leaf in flat}
     for axis, labels in old.items():
-        if axis.path[0] == "params" and not axis.reads:
-            parts = sum(x.path == axis.path and not x.reads for x in old)
+        if axis.path[0] == "params" and not axis.reads and not axis.part:
+            parts = sum(x.path == axis.path and not x.reads and not x.part for x in old)
             part = np.split(arrays[axis.path], parts, axis=-1)[axis.group]  # a view
             part *= ~np.isin(labels, list(dead))
     return nested(arrays)
@@ -282,6 +282,53 @@ def test_the_channels_with_the_largest_kernels_are_kept_in_their_order():
         same_bits(params["bn1"][name], variables["params"]["bn1"][name][best])
     for name in ("mean", "var"):
         same_bits(stats["bn1"][name], variables["batch_stats"]["bn1"][name][best])
+
+
+class Grouped(VisionModel):
+    """A residual stream that is normalised in groups, as in no family of ours."""
+
+    width: int = 8
+    groups: int | None = 2
+    size: int | None = None
+
+    def norm(self, name):
+        return nn.GroupNorm(self.groups, group_size=self.size, name=name)
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        del train
+        x = self.conv(self.width, 3, name="stem")(self.pixels(images))
+        y = nn.relu(self.norm("stem_norm")(x))
+        x = x + self.conv(self.width, 3, name="conv")(y)
+        x = nn.relu(self.norm("norm")(x)).mean(axis=(1, 2))
+        return Outputs(nn.Dense(self.num_classes, name="classifier")(x), {}, x)
+
+
+@pytest.mark.parametrize(
+    ("student", "kept"),
+    [
+        ({"width": 4}, [1, 3, 5, 6]),
+        ({"width": 4, "groups": None, "size": 2}, [1, 3, 5, 6]),
+        ({"width": 6}, [1, 2, 3, 5, 6, 7]),
+        ({}, [*range(8)]),
+    ],
+    ids=["half", "of a size", "most", "all"],
+)
+def test_each_group_of_a_group_norm_keeps_its_own_best(student, kept):
+    """The four best are all of the first group, whose statistics would serve no other."""
+    teacher = Grouped(num_classes=5)
+    variables = filled(teacher)
+    for layer in ("stem", "conv"):
+        kernel = variables["params"][layer]["kernel"]
+        kernel *= np.float32([6, 8, 7, 9, 1, 4, 3, 2]) / np.abs(kernel).sum(axis=(0, 1, 2))
+    params = cut(teacher, variables, teacher.clone(**student))["params"]
+    old = variables["params"]
+    same_bits(params["stem"]["kernel"], old["stem"]["kernel"][..., kept])
+    same_bits(params["conv"]["kernel"], old["conv"]["kernel"][:, :, kept][..., kept])
+    same_bits(params["classifier"]["kernel"], old["classifier"]["kernel"][kept])
+    for norm in ("stem_norm", "norm"):
+        for leaf in ("scale", "bias"):
+            same_bits(params[norm][leaf], old[norm][leaf][kept])
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1.0, 1e3])

@@ -4,10 +4,12 @@ Two axes of two arrays hold the same channels where the forward pass adds or mul
 element by element, or contracts one with the other. Following the labels of channels through the
 jaxpr finds all such places, whatever the network: residual streams, depthwise convolutions,
 squeeze-and-excite gates, concatenations, shuffles, zero padding, flattened maps. Nothing is
-computed and no family is known.
+computed and no family is known. Channels that are summed with some of the others, and apart from
+the rest, are those of the groups of a group norm.
 """
 
 import functools
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +21,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from kdjax.models.base import VisionModel
 from kdjax.models.summary import Shape, on_any_platform, shape_of
 from kdjax.students.joined import Joined
-from kdjax.students.labels import Labels, Layer, Value, along, stacked, vector, without
+from kdjax.students.labels import Labels, Layer, Value, along, grouped, stacked, vector, without
 from kdjax.students.operations import results
 
 Path = tuple[str, ...]
@@ -33,6 +35,8 @@ class Axis(NamedTuple):
     reads: bool
     """Whether the array reads these channels, or writes them."""
     group: int = 0
+    part: int = 0
+    """0 for all of it, and from 1 on what lies in each group of a group norm."""
 
 
 BODIES = ("call_jaxpr", "jaxpr", "fun_jaxpr")
@@ -64,7 +68,25 @@ def channels(
     classes = {label for layer in logits for label in trace.same.roots(layer.labels).flat}
     found = {axis: trace.same.roots(labels) for axis, labels in trace.found.items()}
     written = {x for axis, labels in found.items() if not axis.reads for x in labels.flat}
-    return {axis: x for axis, x in found.items() if {*x.flat} <= written - classes}
+    whole = {axis: x for axis, x in found.items() if {*x.flat} <= written - classes}
+    return whole | _parts(whole, [trace.same.roots(rows) for rows in trace.normalised])
+
+
+def _parts(whole: Mapping[Axis, Labels], norms: Sequence[Labels]) -> dict[Axis, Labels]:
+    """What of each axis lies in which groups, of every group norm that its channels go through."""
+    places: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for norm, rows in enumerate(norms):
+        for group, row in enumerate(rows):
+            for label in row.tolist():
+                places[label].append((norm, group))
+    found: dict[Axis, Labels] = {}
+    for axis, labels in whole.items():
+        own = [tuple(places[label]) for label in labels.tolist()]
+        kinds = list(dict.fromkeys(own))
+        if len(kinds) > 1:
+            for part, kind in enumerate(kinds, start=1):
+                found[axis._replace(part=part)] = labels[[x == kind for x in own]]
+    return found
 
 
 def group_counts(model: VisionModel, shape: Shape) -> dict[Path, int]:
@@ -85,6 +107,8 @@ class _Trace:
         self._whole_groups = whole_groups
         self._owner: dict[int, Path] = {}
         """The array whose axis a fresh label was made for."""
+        self.normalised: list[Labels] = []
+        """Of each group norm the channels, a row a group."""
 
     def array(self, path: Path, shape: tuple[int, ...]) -> Value:
         """Fresh labels for a network's own array: what it writes, and what a kernel reads."""
@@ -121,6 +145,8 @@ class _Trace:
             return [self._convolution(equation, inputs)]
         if name == "scan":
             return self._scan(equation, inputs)
+        if name == "reduce_sum":
+            self.normalised += grouped(inputs[0], equation.params["axes"])
         if (plain := on_any_platform(equation)) is not None:
             return self.run(plain, inputs[1:])  # the first says which platform
         body = next((equation.params[k] for k in BODIES if k in equation.params), None)

@@ -32,7 +32,8 @@ def inherit(
     """The student's variables for images of `shape`, with the teacher's values where it has them.
 
     - Channels: of those that occur in the same places, the student keeps the most important ones
-      in their old order, so that nothing changes where nothing is removed. `l1`: the sum over the
+      in their old order, so that nothing changes where nothing is removed; of each group of a group
+      norm as many, since its statistics are those of the group. `l1`: the sum over the
       kernels `K_w` that write a channel of `||K_w[..., c]||_1 / mean_c' ||K_w[..., c']||_1` (Li et
       al., 2017, arXiv:1608.08710; the division lets every writer of a residual stream count
       alike). `bn_scale`: the same of the scales of batch norm (Liu et al., 2017, arXiv:1708.06519).
@@ -81,7 +82,7 @@ def _kinds(
 
 def _check_widths(old: Kinds, new: Kinds) -> None:
     for axis, labels in new.axes.items():
-        have = len(old.axes[axis])
+        have = len(old.axes.get(axis, labels))
         if axis.path[-1] == "kernel" and not axis.reads and len(labels) > have:
             raise ValueError(
                 f"student: {len(labels)} channels in {_layer(axis.path)}, but its teacher has "
@@ -96,11 +97,15 @@ def _scores(
     gradients: Mapping[Path, np.ndarray],
 ) -> dict[Axis, np.ndarray | None]:
     """How much each channel of an axis matters to the array that writes it; None: no say."""
-    groups = Counter(axis.path for axis in old.axes if not axis.reads)
+    groups = Counter(axis.path for axis in old.axes if not axis.reads and not axis.part)
     leaf = {"l1": "kernel", "bn_scale": "scale"}.get(importance)
 
     def score(axis: Axis) -> np.ndarray | None:
-        if axis.reads or (axis.path not in gradients if leaf is None else axis.path[-1] != leaf):
+        if (
+            axis.part
+            or axis.reads
+            or (axis.path not in gradients if leaf is None else axis.path[-1] != leaf)
+        ):
             return None
         value = np.abs(variables[axis.path])
         if leaf is None:

@@ -58,6 +58,20 @@ def moved(layer: Layer, places: Mapping[int, int], rank: int) -> Layer:
     return Layer(frozenset(places[axis] for axis in layer.axes), labels)
 
 
+def grouped(value: Value, gone: Sequence[int]) -> list[Labels]:
+    """Labels of which some are summed together and apart from others, a row a sum."""
+    found = []
+    for layer in value:
+        together = layer.axes.intersection(gone)
+        apart = layer.axes - together
+        if together and apart:
+            order = [*sorted(apart), *sorted(together)]
+            sums = math.prod(layer.labels.shape[axis] for axis in apart)
+            others = [axis for axis in range(layer.labels.ndim) if axis not in layer.axes]
+            found.append(layer.labels.transpose(*order, *others).reshape(sums, -1))
+    return found
+
+
 def without(value: Value, gone: Sequence[int]) -> Value:
     """What is left when some axes are summed away."""
     rank = value[0].labels.ndim if value else 0
