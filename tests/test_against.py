@@ -108,6 +108,9 @@ def test_what_is_not_written_for_pytorch_is_refused(experiment, torch_step):
     student = dataclasses.replace(experiment.student, model=vit)
     with pytest.raises(ValueError, match=r"--against torch: ViT is not written .* MobileNetV2 are"):
         step_of(dataclasses.replace(experiment, student=student))
+    student = dataclasses.replace(experiment.student, model=WideResNet(dropout=0.3))
+    with pytest.raises(ValueError, match="--against torch: dropout is not written for PyTorch"):
+        step_of(dataclasses.replace(experiment, student=student))
     losses = (Term(CrossEntropy()), Term(DKD()))
     student = dataclasses.replace(experiment.student, losses=losses)
     with pytest.raises(ValueError, match=r"student\.losses\.1\.loss: DKD is not written"):

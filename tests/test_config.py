@@ -64,7 +64,7 @@ from kdjax.losses import (
     Ramp,
     SoftTarget,
 )
-from kdjax.models import NAMED, Model, ResNet, SmallCNN, VisionModel
+from kdjax.models import NAMED, Model, ResNet, SmallCNN, VisionModel, ViT
 
 PLAIN = Experiment(name="plain")
 
@@ -515,6 +515,11 @@ EITHER_RULES = [
     ("data.augment.0.probability", 1.5, "in [0, 1]"),
     ("data.augment.0.switch_probability", -0.5, "in [0, 1]"),
 ]
+DROPPING = replaced(PLAIN, "teacher.model", ViT())
+DROPPING_RULES = [
+    ("teacher.model.dropout", 1.0, "at least 0 and less than 1"),
+    ("teacher.model.drop_path", -0.1, "at least 0 and less than 1"),
+]
 LOSS = "student.losses.1.loss"
 OWN = [
     (LogitStandardization(), "temperature", 0.0, "positive"),
@@ -534,6 +539,7 @@ FULL_WITH_THREE = replaced(FULL, "teacher.model.std", (0.2, 0.2, 0.2))
         *((MIXED, *rule) for rule in MIXED_RULES),
         *((VIEWED, *rule) for rule in VIEW_RULES),
         *((EITHER, *rule) for rule in EITHER_RULES),
+        *((DROPPING, *rule) for rule in DROPPING_RULES),
         *((replaced(PLAIN, LOSS, loss), f"{LOSS}.{field}", *rest) for loss, field, *rest in OWN),
     ],
     ids=lambda part: part if isinstance(part, str) else "",

@@ -21,8 +21,9 @@ from kdjax.experiment.json import from_dict, from_json, to_dict, to_json
 from kdjax.experiment.presets import load_experiment, load_preset
 from kdjax.experiment.rules import validate
 from kdjax.experiment.runs import teacher_run
+from kdjax.jobs.checking import check_run
 from kdjax.jobs.distill import distill
-from kdjax.models import NAMED, SmallCNN, VisionModel
+from kdjax.models import NAMED, Draws, SmallCNN, VisionModel, learn
 from kdjax.students.torch_weights import from_torch, to_torch
 from kdjax.training.run_directory import RunDirectory, write_json
 from kdjax.training.state import initial_variables
@@ -152,6 +153,69 @@ def test_batch_norm_sees_the_batch_of_all_devices(model):
     whole = train(model, 1)
     assert largest_difference(train(model, 4), whole) < 1e-4
     assert largest_difference(train(model.clone(sync_batch_norm=False), 4), whole) > 1e-3
+
+
+@pytest.mark.parametrize("model", [PlainNet(), NNXNet()], ids=["linen", "nnx"])
+def test_dropout_is_the_same_on_any_number_of_devices(model):
+    images = np.random.default_rng(0).integers(0, 256, (8, *SHAPE), np.uint8)
+    variables, names = variables_of(model), jnp.arange(8)
+
+    def logits(rate, shards):
+        def one(part, names):
+            drawn = Draws(jax.random.key(0), names, jnp.zeros_like(names))
+            return learn(model.clone(dropout=rate), variables, part, drawn)[0].logits
+
+        parts = images.reshape(shards, -1, *SHAPE), names.reshape(shards, -1)
+        return jax.jit(jax.vmap(one, axis_name=AXIS))(*parts).reshape(8, -1)
+
+    whole = logits(0.5, 1)
+    assert largest_difference(logits(0.5, 4), whole) < 1e-4
+    assert largest_difference(logits(0.0, 1), whole) > 1e-2
+
+
+class Lonely(VisionModel):
+    """Draws random numbers in ways that are not an example's."""
+
+    kind: str = ""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = self.pixels(images).mean(axis=(1, 2))
+        if train and self.kind == "stream":
+            x *= jax.random.bernoulli(self.make_rng("dropout"), shape=x.shape)
+        if train and self.kind == "key":
+            x *= jax.random.bernoulli(jax.random.key(0), shape=x.shape)
+        if self.kind.startswith("nnx"):
+            options = {"rng_collection": "params" if self.kind == "nnx of params" else "dropout"}
+            drop = nnx.bridge.ToLinen(nnx.Dropout, args=(0.5,), kwargs=options, name="drop")
+            x = drop(x, deterministic=not train)
+        if self.kind == "axes":
+            x = nn.Dropout(0.5, deterministic=not train, name="drop")(x.T).T
+        logits = nn.Dense(self.num_classes, name="classifier")(x)
+        return Outputs(logits, {}, x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        *((kind, "^Lonely: draws random numbers by itself") for kind in ("stream", "key")),
+        ("nnx of params", "^Lonely: draws random numbers by itself"),
+        (
+            "nnx",
+            r"^Lonely: KeyError: .No RngStream named 'dropout' found .* \(test_own_models",
+        ),
+        ("axes", r"^drop: nn.Dropout of \[1, 2\] cannot draw for each of 2 examples"),
+    ],
+)
+def test_random_numbers_of_no_example_are_refused_before_training(kind, message, digits):
+    run = teacher_run(experiment_of(Lonely(kind=kind)))
+    with pytest.raises(ValueError, match=message):
+        check_run(run, None, digits.info)
+
+
+@pytest.mark.parametrize("model", [PlainNet(dropout=0.5), NNXNet(dropout=0.5)])
+def test_layers_of_linen_may_drop(model, digits):
+    check_run(teacher_run(experiment_of(model)), None, digits.info)
 
 
 @pytest.mark.parametrize("model", [PlainNet(), NNXNet()], ids=["linen", "nnx"])

@@ -189,7 +189,7 @@ def test_no_gradient_reaches_the_teacher(source, teacher):
     @functools.partial(jax.grad, argnums=(0, 1))
     def gradients(params, frozen):
         terms, _ = jax.vmap(
-            lambda b: terms_of(recipe, params, {}, past, frozen, b, jax.random.key(0)),
+            lambda b: terms_of(recipe, params, {}, past, frozen, b, jnp.int32(0)),
             axis_name="batch",
         )(jax.tree.map(lambda x: x[None], batch))
         return terms.sum()
@@ -218,7 +218,7 @@ def test_accumulated_gradients_are_those_of_the_slices(source, teacher):
     @functools.partial(jax.grad, has_aux=True)
     def gradient_of(params, past, piece):
         terms, new = jax.vmap(
-            lambda b: terms_of(recipe, params, {}, past, teacher, b, jax.random.key(0)),
+            lambda b: terms_of(recipe, params, {}, past, teacher, b, jnp.int32(0)),
             axis_name="batch",
         )(piece)
         return jnp.dot(jnp.array([0.3, 0.7]), terms[0]), new
@@ -361,9 +361,7 @@ def test_dot_gives_task_and_teacher_a_momentum_each(source, teacher):
     def gradient_of(own, student, past, batch):
         params = {"student": student, "adapters": {}}
         terms, new = jax.vmap(
-            lambda b: terms_of(
-                own, params, {}, Remembered(past, {}), teacher, b, jax.random.key(0)
-            ),
+            lambda b: terms_of(own, params, {}, Remembered(past, {}), teacher, b, jnp.int32(0)),
             axis_name="batch",
         )(jax.tree.map(lambda x: x[None], batch))
         return own.terms[0].weight * terms.sum(), new

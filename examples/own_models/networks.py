@@ -16,6 +16,8 @@ class PlainNet(VisionModel):
     """Channels of each stage."""
     blocks: int = 2
     """Convolutions in each stage."""
+    dropout: float = 0.0
+    """Share of what the classifier reads that is zero in training."""
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Outputs:
@@ -30,7 +32,8 @@ class PlainNet(VisionModel):
             features[f"stage{i}"] = x
             x = nn.max_pool(x, (2, 2), strides=(2, 2))
         x = x.mean(axis=(1, 2))
-        logits = nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(x)
+        y = nn.Dropout(self.dropout, deterministic=not train)(x)
+        logits = nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(y)
         return Outputs(logits.astype(jnp.float32), features, x)
 
     def scaled(self, width: float, depth: float) -> "PlainNet":
@@ -58,14 +61,14 @@ class Trunk(nnx.Module):
             channels = width
         self.classifier = nnx.Linear(width, classes, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Array, train: bool) -> tuple[Array, Array, Array]:
+    def __call__(self, x: Array, train: bool, drop) -> tuple[Array, Array, Array]:
         """Logits, the last feature map, and what the classifier reads."""
         for j in range(self.blocks):
             x = getattr(self, f"stage1_block{j}_conv")(x)
             x = getattr(self, f"stage1_block{j}_bn")(x, use_running_average=not train)
             x = nnx.relu(x)
         pooled = x.mean(axis=(1, 2))
-        return self.classifier(pooled), x, pooled
+        return self.classifier(drop(pooled)), x, pooled
 
 
 class NNXNet(VisionModel):
@@ -75,6 +78,8 @@ class NNXNet(VisionModel):
     """Channels."""
     blocks: int = 2
     """Convolutions."""
+    dropout: float = 0.0
+    """Share of what the classifier reads that is zero in training."""
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Outputs:
@@ -84,7 +89,8 @@ class NNXNet(VisionModel):
         fields = (x.shape[-1], self.width, self.blocks, self.num_classes, axis, self.dtype)
         trunk = nnx.bridge.ToLinen(Trunk, args=fields)
         nn.share_scope(self, trunk)  # its layers are ours, so that blocks are found by name
-        logits, features, pooled = trunk(x, train)
+        drop = nn.Dropout(self.dropout, deterministic=not train)  # Linen's, called by NNX
+        logits, features, pooled = trunk(x, train, drop)
         stage = {"stage1": features}
         return Outputs(logits.astype(jnp.float32), stage, pooled, pooled=stage)
 

@@ -13,7 +13,7 @@ from kdjax.cache.answers import record
 from kdjax.cache.store import from_records
 from kdjax.data.augment import augment
 from kdjax.experiment import Cache
-from kdjax.models import infer
+from kdjax.models import Draws, infer, learn
 from kdjax.training.state import Fixed, TrainState, pack
 from kdjax.training.step import make_train_step
 from kdjax.types import AXIS, Batch
@@ -89,7 +89,8 @@ def _parts(subject: Subject) -> dict[str, Callable[[TrainState, Fixed, Batch], A
 
     def logits(params: Any, state: TrainState, batch: Batch) -> Array:
         variables = pack(params["student"], state.stats["student"], state.frozen)
-        outputs, _ = run.model.apply(variables, batch.image, train=True, mutable=["batch_stats"])
+        draws = Draws(jax.random.key(seed), batch.index, batch.view)
+        outputs, _ = learn(run.model, variables, batch.image, draws)
         return jnp.square(outputs.logits).mean()
 
     def forward(state: TrainState, fixed: Fixed, batch: Batch) -> Array:

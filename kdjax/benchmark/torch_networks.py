@@ -18,6 +18,8 @@ relu = functools.partial(functional.relu, inplace=True)
 
 def network(model: Model, shape: Shape) -> nn.Module:
     """An untrained counterpart for images of `shape`; ValueError where there is none."""
+    if getattr(model, "dropout", 0):
+        raise ValueError("--against torch: dropout is not written for PyTorch here; set it to 0.")
     if isinstance(model, SmallCNN):
         return Small(model, shape)
     if isinstance(model, WideResNet):

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Jaxpr, Literal
 
 from kdjax.data.augment import mixing_among
 from kdjax.experiment import Cache, Run
@@ -12,7 +11,7 @@ from kdjax.experiment.objective import Term
 from kdjax.experiment.runs import field_of
 from kdjax.losses import DistillationLoss
 from kdjax.models import Model
-from kdjax.models.summary import Shape, output_shapes
+from kdjax.models.summary import Shape, needed, output_shapes
 from kdjax.types import Batch, Outputs
 
 ANSWERS = {"logits", "classifier"}
@@ -28,10 +27,10 @@ def reads(loss: DistillationLoss, student: Model, teacher: Model, shape: Shape) 
         return loss.init_with_output(keys, student, teacher, _batch(shape))[0]
 
     trace = jax.make_jaxpr(value)(theirs, ours)
-    needed = _needed(trace.jaxpr)
+    used = needed(trace.jaxpr)
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(theirs)]
     inputs = zip(paths, trace.jaxpr.invars, strict=False)
-    found = {path[0].name for path, variable in inputs if variable in needed}
+    found = {path[0].name for path, variable in inputs if variable in used}
     return found | ({"classifier"} if loss.reads_classifier else set())
 
 
@@ -78,15 +77,6 @@ def _readers(
 
 def _words(missing: set[str]) -> str:
     return "embedding" if missing == {"embedding"} else "feature maps"
-
-
-def _needed(jaxpr: Jaxpr) -> set:
-    """Variables that the results depend on; an equation needs all its inputs or none."""
-    needed = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
-    for equation in reversed(jaxpr.eqns):
-        if needed.intersection(equation.outvars):
-            needed.update(v for v in equation.invars if not isinstance(v, Literal))
-    return needed
 
 
 def _batch(shape: Shape) -> Batch:

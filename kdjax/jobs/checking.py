@@ -4,6 +4,8 @@ from functools import partial
 from typing import Any, get_args
 
 import jax
+import jax.numpy as jnp
+from flax.errors import InvalidRngError
 from jaxtyping import Array
 
 from kdjax.cache.reads import check_mixed
@@ -14,19 +16,21 @@ from kdjax.experiment.importing import written_by_others
 from kdjax.experiment.objective import adapter_names
 from kdjax.experiment.runs import field_of
 from kdjax.losses import DistillationLoss, Loss
-from kdjax.models import Model
-from kdjax.models.summary import Shape, abstract_variables, output_shapes
+from kdjax.models import Model, Network, learn
+from kdjax.models.summary import Shape, abstract_variables, is_random, output_shapes
 from kdjax.training.beginning import shapes
 from kdjax.training.device_loss import MUTABLE, loss_variables
 from kdjax.training.parts import kinds, paths
 from kdjax.training.recipe import Recipe, class_counts
-from kdjax.training.state import adapter_shapes, dummy_batch
+from kdjax.training.state import EXAMPLES, adapter_shapes, dummy_batch
 from kdjax.types import AXIS, Variables
 
 
 def check_run(run: Run, teacher: Model | None, dataset: DataSet) -> Recipe:
     """The run in steps; ValueError unless what its losses read and its phases train is there."""
     info = dataset.info
+    if type(run.model) not in get_args(Network):
+        _check_own_network(run.model, info.shape)
     per_class = class_counts(run, info, partial(dataset.open, "train"))
     recipe = Recipe.of(run, teacher, info.sizes["train"], per_class)
     check_mixed(run, recipe.every, recipe.teaching, info.shape)
@@ -39,6 +43,31 @@ def check_run(run: Run, teacher: Model | None, dataset: DataSet) -> Recipe:
         with within(f"{field_of(run.role)}.fit.phases.{i}"):
             phase.check_paths(paths(params))
     return recipe
+
+
+def _check_own_network(model: Model, shape: Shape) -> None:
+    """Whether a network of the user's own draws random numbers for each example only."""
+    with written_by_others(type(model)):
+        alone = _draws_by_itself(model, shape)
+    if alone:
+        raise ValueError(
+            f"{type(model).__name__}: draws random numbers by itself, which would be those of a "
+            "device and not of an example; let layers nn.Dropout of flax.linen draw them."
+        )
+
+
+def _draws_by_itself(model: Model, shape: Shape) -> bool:
+    local = model.clone(sync_batch_norm=False)
+
+    def dropping_nothing(variables: Variables, images: Array) -> Any:
+        return learn(local, variables, images, None)
+
+    images = jax.ShapeDtypeStruct((EXAMPLES, *shape), jnp.uint8)
+    try:
+        trace = jax.make_jaxpr(dropping_nothing)(abstract_variables(model, shape), images)
+    except InvalidRngError:  # `make_rng` of a name that nobody gives it
+        return True
+    return is_random(trace.jaxpr)
 
 
 def _check_own_loss(recipe: Recipe, loss: DistillationLoss, adapter: str, shape: Shape) -> None:

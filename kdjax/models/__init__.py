@@ -2,6 +2,7 @@
 
 from kdjax.models.base import VisionModel, infer
 from kdjax.models.convnext import CONVNEXTS, ConvNeXt
+from kdjax.models.dropout import Draws, learn
 from kdjax.models.efficientnet import EFFICIENTNETS, EfficientNet
 from kdjax.models.ensemble import Ensemble
 from kdjax.models.mobilenet_v1 import MOBILENETS_V1, MobileNetV1
@@ -47,6 +48,7 @@ __all__ = [
     "NAMED",
     "VGG",
     "ConvNeXt",
+    "Draws",
     "EfficientNet",
     "Ensemble",
     "MobileNetV1",
@@ -65,4 +67,5 @@ __all__ = [
     "VisionModel",
     "WideResNet",
     "infer",
+    "learn",
 ]

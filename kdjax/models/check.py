@@ -12,6 +12,8 @@ MAY_BE_EMPTY = ("dense", "inner", "squeezed")
 """Fields of networks that say by being empty that layers are not there."""
 LENGTHS = {"widths": 1, "strides": 1, "kernels": 0, "expansions": 0, "hard_swish": 0}
 """Fields of networks that hold a value for each stage, and how many more."""
+RATES = ("dropout", "drop_path")
+"""Fields of networks that say how often something is left out in training."""
 STEM = ("for", "for the stem and one for")
 
 
@@ -31,6 +33,7 @@ def check_model(where: str, model: Model) -> None:
     elif type(model) in get_args(Model):  # a user's own says itself what its fields mean
         with within(where):
             _check_counts(model)
+            _check_rates(model)
             _check_lengths(model)
 
 
@@ -52,6 +55,12 @@ def _check_counts(model: Model) -> None:
             least = 0 if f.name in MAY_BE_ZERO else 1
             fine = min(sizes, default=least if f.name in MAY_BE_EMPTY else -1) >= least
             require(f.name, value, fine, f"at least {least}")
+
+
+def _check_rates(model: Model) -> None:
+    for name in RATES:
+        rate: float = getattr(model, name, 0.0)
+        require(name, rate, 0 <= rate < 1, "at least 0 and less than 1")
 
 
 def _check_lengths(model: Model) -> None:

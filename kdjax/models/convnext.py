@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from kdjax.models.base import Naming, VisionModel, imagenet, renaming, scaled_size
+from kdjax.models.dropout import drop_path, linear_rates
 from kdjax.types import Outputs
 
 # PyTorch truncates this one at ±2, a hundred standard deviations away.
@@ -20,7 +21,7 @@ class ConvNeXt(VisionModel):
     """Patches, then stages of residual blocks: a depthwise convolution and two linear layers.
 
     Each stage after the first halves the resolution. The defaults are torchvision's
-    `convnext_tiny`, without the stochastic depth it trains with.
+    `convnext_tiny`.
     """
 
     blocks: tuple[int, ...] = (3, 3, 9, 3)
@@ -34,6 +35,10 @@ class ConvNeXt(VisionModel):
     layer_scale: float = 1e-6
     """What the output of every block is multiplied by at first, channel by channel."""
 
+    drop_path: float = 0.0
+    """Stochastic depth, in training: how often an example goes without the last block; 0 in the
+    first and linear between them. The paper has 0.1 for the tiny network."""
+
     stem_widths: ClassVar[int] = 0
 
     @nn.compact
@@ -44,18 +49,19 @@ class ConvNeXt(VisionModel):
         x = self._patches(x, self.widths[0], self.patch, "stem")
         x = self._norm("stem_norm")(x)
         features = {"stem": x}
+        rates = iter(linear_rates(self.drop_path, sum(self.blocks)))
         for i, (count, width) in enumerate(zip(self.blocks, self.widths, strict=True), start=1):
             if i > 1:
                 x = self._norm(f"stage{i}_down_norm")(x)
                 x = self._patches(x, width, 2, f"stage{i}_down")
             for j in range(count):
-                x = self._block(x, f"stage{i}_block{j}")
+                x = self._block(x, f"stage{i}_block{j}", next(rates), train)
             features[f"stage{i}"] = x
         embedding = self._norm("head_norm")(x.mean(axis=(1, 2)))
         logits = self._linear(self.num_classes, "classifier")(embedding)
         return Outputs(logits.astype(jnp.float32), features, embedding)
 
-    def _block(self, x: Array, name: str) -> Array:
+    def _block(self, x: Array, name: str, skipped: float, train: bool) -> Array:
         width = x.shape[-1]
         y = self.conv(
             width,
@@ -70,7 +76,7 @@ class ConvNeXt(VisionModel):
         y = self._linear(width, f"{name}_project")(y)
         start = nn.initializers.constant(self.layer_scale)
         scale = self.param(f"{name}_layer_scale", start, (width,))
-        return x + y * scale.astype(self.dtype)
+        return x + drop_path(y * scale.astype(self.dtype), skipped, train, f"{name}_path")
 
     def _patches(self, x: Array, width: int, side: int, name: str) -> Array:
         """A convolution of patches that do not overlap."""

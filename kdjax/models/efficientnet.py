@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from kdjax.models.base import Naming, VisionModel, imagenet, scaled_size
+from kdjax.models.dropout import dropout
 from kdjax.models.inverted_residual import Block
 from kdjax.types import Outputs
 
@@ -12,7 +13,7 @@ from kdjax.types import Outputs
 class EfficientNet(VisionModel):
     """Inverted residual blocks with squeeze-and-excitation and SiLU; the defaults are B0.
 
-    As in torchvision, without its dropout and stochastic depth.
+    As in torchvision.
     """
 
     blocks: tuple[int, ...] = (1, 2, 2, 3, 3, 4, 1)
@@ -28,6 +29,11 @@ class EfficientNet(VisionModel):
     convolution out."""
     head: int = 1280
     """Channels of the last convolution, which the classifier reads."""
+    dropout: float = 0.0
+    """Share of the embedding that the classifier does not see in training; the paper has 0.2."""
+    drop_path: float = 0.0
+    """Stochastic depth, in training: how often an example goes without what block n of N adds, for
+    n = N; as in torchvision it is `drop_path · n / N` for n = 0, 1, …, N - 1. The paper has 0.2."""
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Outputs:
@@ -42,12 +48,13 @@ class EfficientNet(VisionModel):
         x = self.conv(self.head, 1, name="head")(x)
         x = nn.silu(self.batch_norm(train, name="head_bn")(x))
         embedding = x.mean(axis=(1, 2))
-        logits = nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(embedding)
+        x = dropout(embedding, self.dropout, train, "classifier_dropout")
+        logits = nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(x)
         return Outputs(logits.astype(jnp.float32), features, embedding)
 
     def _stages(self) -> list[list[Block]]:
-        stages = []
-        source = self.widths[0]
+        stages: list[list[Block]] = []
+        source, n = self.widths[0], 0
         rows = zip(
             self.blocks,
             self.widths[1:],
@@ -59,8 +66,10 @@ class EfficientNet(VisionModel):
         for count, width, stride, kernel, expansion in rows:
             first = self._block(source, width, stride, kernel, expansion)
             other = self._block(width, width, 1, kernel, expansion)
-            stages.append([first] + [other] * (count - 1))
-            source = width
+            stage = [first] + [other] * (count - 1)
+            rates = [self.drop_path * (n + j) / sum(self.blocks) for j in range(count)]
+            stages.append([b._replace(skipped=r) for b, r in zip(stage, rates, strict=True)])
+            source, n = width, n + count
         return stages
 
     def _block(self, source: int, width: int, stride: int, kernel: int, expansion: int) -> Block:

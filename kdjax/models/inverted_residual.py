@@ -7,6 +7,7 @@ import flax.linen as nn
 from jaxtyping import Array
 
 from kdjax.models.base import VisionModel
+from kdjax.models.dropout import drop_path
 
 Activation = Callable[[Array], Array]
 
@@ -34,6 +35,8 @@ class Block(NamedTuple):
     """After squeezing."""
     gate: Activation = nn.sigmoid
     """After exciting: what the channels are multiplied by."""
+    skipped: float = 0.0
+    """How often an example goes without what the block adds to its shortcut, in training."""
 
     def __call__(self, model: VisionModel, x: Array, name: str, train: bool) -> Array:
         """Apply it inside `model`, with layers `NAME_expand`, `NAME_expand_bn`, …"""
@@ -50,7 +53,9 @@ class Block(NamedTuple):
             y = y * self._weights(model, y, name)
         y = model.conv(self.width, 1, name=f"{name}_project")(y)
         y = model.batch_norm(train, name=f"{name}_project_bn")(y)
-        return x + y if self.stride == 1 and x.shape[-1] == self.width else y
+        if self.stride != 1 or x.shape[-1] != self.width:
+            return y
+        return x + drop_path(y, self.skipped, train, f"{name}_path")
 
     def _weights(self, model: VisionModel, x: Array, name: str) -> Array:
         y = x.mean(axis=(1, 2), keepdims=True)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from kdjax.models.base import Naming, VisionModel, imagenet, renaming, scaled_size
+from kdjax.models.dropout import dropout
 from kdjax.models.inverted_residual import Activation, Block
 from kdjax.types import Outputs
 
@@ -14,10 +15,9 @@ from kdjax.types import Outputs
 class MobileNetV2(VisionModel):
     """Stages of inverted residual blocks, whose narrow ends carry the shortcuts.
 
-    The defaults are torchvision's, without its dropout. `mobilenet_v2_half` is the form of the
-    distillation literature (RepDistiller's), for small images: half the channels up to the last
-    convolution, ReLU instead of ReLU6, an expansion in the first block too, and a second stage
-    that keeps the resolution.
+    The defaults are torchvision's. `mobilenet_v2_half` is the form of the distillation literature
+    (RepDistiller's), for small images: half the channels up to the last convolution, ReLU instead
+    of ReLU6, an expansion in the first block too, and a second stage that keeps the resolution.
     """
 
     blocks: tuple[int, ...] = (1, 2, 3, 4, 3, 3, 1)
@@ -33,6 +33,8 @@ class MobileNetV2(VisionModel):
     """Channels of the last convolution, which the classifier reads."""
     activation: Literal["relu6", "relu"] = "relu6"
     """Of all layers that have one."""
+    dropout: float = 0.0
+    """Share of the embedding that the classifier does not see in training; torchvision has 0.2."""
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Outputs:
@@ -48,7 +50,8 @@ class MobileNetV2(VisionModel):
         x = self.conv(self.head, 1, name="head")(x)
         x = activation(self.batch_norm(train, name="head_bn")(x))
         embedding = x.mean(axis=(1, 2))
-        logits = nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(embedding)
+        x = dropout(embedding, self.dropout, train, "classifier_dropout")
+        logits = nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(x)
         return Outputs(logits.astype(jnp.float32), features, embedding)
 
     @property

@@ -9,6 +9,7 @@ from jaxtyping import Array
 
 from kdjax.models.base import Naming, VisionModel, evenly_spaced, imagenet, scaled_size
 from kdjax.models.batch_norm import BatchNorm
+from kdjax.models.dropout import dropout
 from kdjax.models.inverted_residual import Block
 from kdjax.types import Outputs
 
@@ -16,8 +17,8 @@ from kdjax.types import Outputs
 class MobileNetV3(VisionModel):
     """Searched inverted residual blocks, some with squeeze-and-excitation and hard-swish.
 
-    As in torchvision, without its dropout. The defaults are the large network. Its hidden layer
-    comes after pooling, and the classifier reads that.
+    As in torchvision. The defaults are the large network. Its hidden layer comes after pooling, and
+    the classifier reads that.
     """
 
     blocks: tuple[int, ...] = (1, 2, 3, 4, 2, 3)
@@ -38,6 +39,8 @@ class MobileNetV3(VisionModel):
     """Channels of the last convolution."""
     hidden: int = 1280
     """Units of the hidden layer."""
+    dropout: float = 0.0
+    """Share of the embedding that the classifier does not see in training; the paper has 0.2."""
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Outputs:
@@ -53,7 +56,8 @@ class MobileNetV3(VisionModel):
         x = nn.hard_swish(self.batch_norm(train, name="head_bn")(x))
         x = nn.Dense(self.hidden, dtype=self.dtype, name="hidden")(x.mean(axis=(1, 2)))
         embedding = nn.hard_swish(x)
-        logits = nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(embedding)
+        x = dropout(embedding, self.dropout, train, "classifier_dropout")
+        logits = nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(x)
         return Outputs(logits.astype(jnp.float32), features, embedding)
 
     def batch_norm(

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxprs_in_params
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxprs_in_params
 from jaxtyping import Array
 
 from kdjax.models.base import VisionModel
@@ -68,6 +68,26 @@ def output_shapes(model: VisionModel, shape: Shape) -> Outputs:
 
     outputs = jax.eval_shape(forward, abstract_variables(model, shape), _image(shape))
     return outputs._replace(features={name: outputs.features[name] for name in names})
+
+
+def needed(jaxpr: Jaxpr) -> set[Any]:
+    """Variables that the results depend on; an equation needs all its inputs or none."""
+    found = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
+    for equation in reversed(jaxpr.eqns):
+        if found.intersection(equation.outvars):
+            found.update(v for v in equation.invars if not isinstance(v, Literal))
+    return found
+
+
+def is_random(jaxpr: Jaxpr) -> bool:
+    """Whether random numbers are drawn that the results depend on."""
+    used = needed(jaxpr)
+    equations = [equation for equation in jaxpr.eqns if used.intersection(equation.outvars)]
+    return any(
+        equation.primitive.name == "random_bits"
+        or any(map(is_random, jaxprs_in_params(equation.params)))
+        for equation in equations
+    )
 
 
 def on_any_platform(equation: JaxprEqn) -> ClosedJaxpr | None:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from kdjax.models.base import Naming, VisionModel, adaptive_pool, imagenet, scaled_size
+from kdjax.models.dropout import dropout
 from kdjax.models.kernels import max_pool
 from kdjax.types import Outputs
 
@@ -19,7 +20,7 @@ class VGG(VisionModel):
 
     The defaults are the benchmark form of the distillation literature: three poolings, and the
     classifier reads the mean over all pixels. torchvision's form pools after each stage and has
-    two hidden layers; its dropout after them is left out.
+    two hidden layers.
 
     The stages count from 0: the first takes the place of other networks' stem, and its feature
     that name, so that stages of the same name match across families as in RepDistiller.
@@ -33,6 +34,9 @@ class VGG(VisionModel):
     """How many stages, from the first, max-pooling follows; RepDistiller has 4 for 64x64 pixels."""
     dense: tuple[int, ...] = ()
     """Units of the hidden layers; with any, the last map is first brought to 7x7 pixels."""
+    dropout: float = 0.0
+    """Share of each hidden layer that the next layer does not see in training; the paper has 0.5.
+    Without hidden layers, of the embedding."""
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Outputs:
@@ -49,8 +53,9 @@ class VGG(VisionModel):
                 before[f"stage{i}"] = y
             if i < self.pools:
                 x = max_pool(x, 2)
-        embedding = self._hidden(x) if self.dense else x.mean(axis=(1, 2))
-        logits = nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(embedding)
+        embedding = self._hidden(x, train) if self.dense else x.mean(axis=(1, 2))
+        y = dropout(embedding, self.dropout, train, "classifier_dropout")
+        logits = nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(y)
         pooled = {} if self.dense else {f"stage{len(self.widths) - 1}": x}
         return Outputs(logits.astype(jnp.float32), features, embedding, before, pooled)
 
@@ -72,10 +77,11 @@ class VGG(VisionModel):
         x = self.conv(width, 3, use_bias=True, name=f"{name}_conv")(x)
         return self.batch_norm(train, name=f"{name}_bn")(x)
 
-    def _hidden(self, x: Array) -> Array:
+    def _hidden(self, x: Array, train: bool) -> Array:
         x = adaptive_pool(x, GRID, GRID)
         axes: tuple[int, ...] = (-3, -2, -1)  # the first layer reads the map, the others vectors
         for i, units in enumerate(self.dense):
+            x = dropout(x, self.dropout, train, f"dense{i}_dropout") if i else x
             x = nn.DenseGeneral(units, axis=axes, dtype=self.dtype, name=f"dense{i}")(x)
             x, axes = nn.relu(x), (-1,)
         return x

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, UInt8
 
-from kdjax.models import Model
+from kdjax.models import Model, learn
 from kdjax.types import Variables
 
 Images = UInt8[np.ndarray, "n H W C"] | UInt8[Array, "n H W C"]
@@ -22,7 +22,8 @@ def recalibrate(model: Model, variables: Variables, batches: Iterable[Images]) -
 
     Over batches b of n_b images: `mean = avg_b(mean_b)` and `var = avg_b(var_b) + avg_b((mean_b -
     mean)²)`, weighted by n_b: what is within the batches and what is between them. Batches of one
-    size compile once. Without batch norm, or without a batch, nothing changes.
+    size compile once. Nothing is dropped, as where statistics are used. Without batch norm, or
+    without a batch, nothing changes.
     """
     if "batch_stats" not in variables:
         return dict(variables)
@@ -31,9 +32,7 @@ def recalibrate(model: Model, variables: Variables, batches: Iterable[Images]) -
 
     @jax.jit
     def seen(stats: Any, images: Array) -> Any:
-        _, updated = local.apply(
-            {**variables, "batch_stats": stats}, images, train=True, mutable=["batch_stats"]
-        )
+        _, updated = learn(local, {**variables, "batch_stats": stats}, images, None)
         return updated["batch_stats"]
 
     sizes, measured, kept = [], [], None

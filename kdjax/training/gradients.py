@@ -9,15 +9,15 @@ from jaxtyping import Array, Float
 
 from kdjax.cache.answers import decode
 from kdjax.data.augment import TEACHER_VIEWS, augment
-from kdjax.models import infer
+from kdjax.models import Draws, infer, learn
 from kdjax.training.device_loss import MUTABLE, device_loss, loss_variables
 from kdjax.training.mixture import mixture
 from kdjax.training.recipe import Recipe
 from kdjax.training.state import Fixed, TrainState, pack
 from kdjax.types import Batch, Outputs, Variables
 
-LOSSES = 2
-"""Stream of the seed that losses draw their random numbers from."""
+LOSSES, NETWORK = 2, 4
+"""Streams of the seed that losses and the student draw their random numbers from."""
 
 
 class Remembered(NamedTuple):
@@ -43,8 +43,6 @@ def gradients_of(
     run, stretch = recipe.run, recipe.stretch
     slices = run.fit.accumulate
     sliced = jax.tree.map(lambda x: x.reshape(slices, -1, *x.shape[1:]), batch)
-    key = jax.random.fold_in(jax.random.key(run.seed), LOSSES)
-    key = jax.random.fold_in(key, state.step)
     teaching = state.ema if run.fit.ema_teacher else fixed.teacher
     still = stretch.still(state.params)
 
@@ -53,7 +51,7 @@ def gradients_of(
 
         def terms(moving: Any) -> tuple[Array, Remembered]:
             params = stretch.put(still, moving)
-            return terms_of(recipe, params, state.frozen, past, teaching, seen, key)
+            return terms_of(recipe, params, state.frozen, past, teaching, seen, state.step)
 
         values, backward, new = jax.vjp(terms, stretch.moving(state.params), has_aux=True)
         return new.memory, ([backward(pull)[0] for pull in pulls], new.stats, values)
@@ -76,14 +74,16 @@ def terms_of(
     past: Remembered,
     teacher: Variables | None,
     batch: Batch,
-    key: Array,
+    step: Array,
 ) -> tuple[Float[Array, " terms"], Remembered]:
     """This device's share of each term of the global batch, before weighting."""
     model, stretch, (stats, memory) = recipe.run.model, recipe.stretch, past
     variables = pack(params["student"], stats["student"], frozen)
+    draws = Draws(_key(recipe, NETWORK, step), batch.index, batch.view)
     with stretch.resting("student"):
-        student, updated = model.apply(variables, batch.image, train=True, mutable=["batch_stats"])
+        student, updated = learn(model, variables, batch.image, draws)
     target = _teach(recipe, teacher, batch)
+    key = _key(recipe, LOSSES, step)
     trees = (params["adapters"], dict(stats["adapters"]), dict(memory))
     terms = []
     for place, name, term in zip(stretch.places, stretch.adapters, stretch.terms, strict=True):
@@ -98,6 +98,11 @@ def terms_of(
         terms.append(value)
     stats = {"student": updated.get("batch_stats", {}), "adapters": trees[1]}
     return jnp.stack(terms), Remembered(stats, trees[2])
+
+
+def _key(recipe: Recipe, stream: int, step: Array) -> Array:
+    """The same on all devices, and for all slices of the batch."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(recipe.run.seed), stream), step)
 
 
 def _seen(recipe: Recipe, batch: Batch) -> Batch:
