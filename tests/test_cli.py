@@ -12,7 +12,7 @@ from rich.console import Console
 from kdjax.cli import COMMANDS, main
 from kdjax.commands.flags import parse_with_preset, with_named_models
 from kdjax.commands.preset_flags import ShowFlags
-from kdjax.commands.tables import comparison
+from kdjax.commands.tables import chosen_metrics, comparison
 from kdjax.experiment import Experiment
 from kdjax.experiment.json import to_json
 from kdjax.experiment.presets import experiment_of, load_experiment
@@ -265,6 +265,21 @@ def test_the_comparison_shows_what_was_published(rule, says, capsys):
     assert f"published: A paper; {says}" in out
     Console(width=120).print(comparison({"models": models}))
     assert "published" not in capsys.readouterr().out
+
+
+def test_the_metrics_that_were_chosen_have_a_table(capsys):
+    """Of the last checkpoint; nothing where a network has none, and no table where none has."""
+    models = model("teacher", 0.75) | model("student", 0.74)
+    assert chosen_metrics({"models": models}) is None
+    models["student"]["latest"]["metrics"] = {"logit_gap": 1.23456, "spread": 0.5}
+    models["student"]["best"]["metrics"] = {"logit_gap": 7.0, "spread": 7.0}
+    models["teacher"]["latest"]["metrics"] = {"spread": 0.25}
+    Console(width=80).print(chosen_metrics({"models": models}))
+    *_, names, _, gap, spread = capsys.readouterr().out.rstrip().splitlines()
+    assert names.split() == ["teacher", "student"]
+    assert gap.split() == ["logit", "gap", "1.2346"]
+    assert gap.index("1.2346") > names.index("student") - 1
+    assert spread.split() == ["spread", "0.2500", "0.5000"]
 
 
 def test_show_says_what_was_published(cell, data_directory, capsys):

@@ -30,6 +30,7 @@ from kdjax.data.augment import (
     Transform,
 )
 from kdjax.experiment import (
+    BalancedAccuracy,
     Copied,
     Data,
     Derive,
@@ -37,6 +38,8 @@ from kdjax.experiment import (
     Experiment,
     Fit,
     LearningRate,
+    Measure,
+    Metric,
     Phase,
     Processes,
     Published,
@@ -105,6 +108,7 @@ FULL = Experiment(
         ),
     ),
     baseline=False,
+    metrics=(BalancedAccuracy(),),
     published=Published(student=74.92, rule="best", source="A paper", teacher=75.61),
     runtime=Runtime(devices=2, processes=Processes(coordinator="host:1", count=2, index=1)),
 )
@@ -168,7 +172,7 @@ def test_json_and_back_is_the_same_value(config):
     assert {type(v) for v in again.data.augment} == {type(v) for v in config.data.augment}
 
 
-FOR_OTHERS = {VisionModel, DistillationLoss, Descent, LearningRate, Transform}
+FOR_OTHERS = {VisionModel, DistillationLoss, Descent, LearningRate, Transform, Metric}
 """What stands for classes that are not ours."""
 
 
@@ -180,6 +184,7 @@ FOR_OTHERS = {VisionModel, DistillationLoss, Descent, LearningRate, Transform}
         (Optimizer, "student.fit.optimizer"),
         (Schedule, "student.fit.schedule"),
         (Augmentation, "data.augment.0"),
+        (Measure, "metrics.0"),
     ],
 )
 def test_every_choice_survives_and_carries_its_type(union, path):

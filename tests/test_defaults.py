@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import get_args
 
 from kdjax.data.augment import Augmentation
-from kdjax.experiment import Data, Derive, Fit
+from kdjax.experiment import Data, Derive, Fit, Measure
 from kdjax.experiment.json import to_json
 from kdjax.experiment.optim import Optimizer
 from kdjax.experiment.schedules import Schedule
 from kdjax.losses import Loss
 
 STORED = Path(__file__).parent / "defaults.json"
-UNIONS = (Optimizer, Schedule, Augmentation, Loss)
+UNIONS = (Optimizer, Schedule, Augmentation, Loss, Measure)
 KINDS = (Data, Fit, Derive, *(get_args(union)[:-1] for union in UNIONS))
 
 

@@ -62,10 +62,11 @@ def run_it(
 ):
     runtime = Runtime(log_every=3, compilation_cache=False, **runtime)
     job = Job(Devices(count=devices), runtime, Reporter(speaks=speaks), stop=stop)
-    evaluate = Evaluate(run.model, digits.open("validation"), job.devices, 240)
+    validation, metrics = digits.open("validation"), run.metrics
+    evaluate = Evaluate(run.model, validation, job.devices, 240, metrics=metrics)
 
     def validate(variables):
-        return {k: v for k, v in evaluate(variables).items() if isinstance(v, float)}
+        return {k: v for k, v in evaluate(variables).items() if isinstance(v, float | dict)}
 
     directory = RunDirectory(path)
     source = digits.open("train")

@@ -1,9 +1,10 @@
-"""Losses, optimizers, schedules and views that kdjax does not know: as its own, but for errors."""
+"""Parts of an experiment that kdjax does not know: as its own, but for errors."""
 
 import dataclasses
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -20,17 +21,21 @@ import pytest
 from kdjax.cli import main
 from kdjax.data.augment import Transform
 from kdjax.evaluation.load import load
+from kdjax.evaluation.of_run import evaluate_run
 from kdjax.experiment import (
+    BalancedAccuracy,
     Data,
     Descent,
     Experiment,
     Fit,
     LearningRate,
+    Measure,
+    Metric,
     Phase,
     Student,
     Term,
 )
-from kdjax.experiment.json import from_dict, to_dict
+from kdjax.experiment.json import from_dict, read_json, to_dict
 from kdjax.experiment.optim import Optax, Optimizer
 from kdjax.experiment.presets import load_experiment, load_preset
 from kdjax.experiment.rules import check_views, validate
@@ -39,6 +44,7 @@ from kdjax.losses import CrossEntropy, DistillationLoss, Loss
 from kdjax.training.beginning import shapes
 from kdjax.training.loop import Preempted, Teaching
 from kdjax.training.recipe import Recipe
+from kdjax.training.run_directory import RunDirectory
 from tests.support import TINY, tiny_fit
 from tests.test_loop import Stop, final, metric_lines, run_it
 from tests.training import TEACHER, make_run, random_teacher
@@ -48,7 +54,7 @@ FOLDER = ROOT / "examples" / "own_parts"
 PRESET = FOLDER / "preset.py"
 load_preset(PRESET)  # from here on the module beside it can be imported
 
-from parts import Darken, HuberEmbedding, SignDescent, Triangle  # noqa: E402
+from parts import Darken, HuberEmbedding, SignDescent, SuperclassAccuracy, Triangle  # noqa: E402
 
 SHAPE = (8, 8, 1)
 LABELS = Term(CrossEntropy())
@@ -57,7 +63,8 @@ LABELS = Term(CrossEntropy())
 def own_run(**fields: Any):
     """A distillation in which every part that may be is one's own."""
     fit = tiny_fit(optimizer=SignDescent(), schedule=Triangle(peak=0.003), **fields)
-    run = make_run(losses=(LABELS, Term(HuberEmbedding())), fit=fit)
+    terms, metrics = (LABELS, Term(HuberEmbedding())), (SuperclassAccuracy(), BalancedAccuracy())
+    run = make_run(losses=terms, fit=fit, metrics=metrics)
     return dataclasses.replace(run, data=dataclasses.replace(run.data, augment=(Darken(),)))
 
 
@@ -87,8 +94,32 @@ def test_stopped_and_resumed_with_own_parts_is_undisturbed(whole, digits, tmp_pa
 def test_a_run_records_the_parts_as_they_were(whole):
     assert load(whole).run == own_run()
     text = (whole / "config.json").read_text()
-    for name in ("Darken", "HuberEmbedding", "SignDescent", "Triangle"):
+    for name in ("Darken", "HuberEmbedding", "SignDescent", "SuperclassAccuracy", "Triangle"):
         assert f'"parts:{name}"' in text
+
+
+def test_its_metrics_are_logged_and_evaluated(whole, digits):
+    """Trained on one device, evaluated on all of them: the same, and what NumPy counts."""
+    logged = [line["metrics"] for line in metric_lines(whole) if line["kind"] == "validation"]
+    evaluated = evaluate_run(whole, checkpoint="latest", split="validation")["metrics"]
+    assert evaluated == logged[-1]
+    validation = digits.open("validation")
+    answers = np.asarray(load(whole, "latest").logits(validation.images)).argmax(axis=-1)
+    looped = np.isin([answers, validation.labels], [0, 6, 8, 9])
+    share = (looped[0] == looped[1]).mean()
+    assert evaluated["superclass_accuracy"] == pytest.approx(share, abs=1e-9)
+    assert list(evaluated) == ["superclass_accuracy", "balanced_accuracy"]
+
+
+def test_a_finished_run_may_be_measured_by_others(whole, digits, tmp_path):
+    """No weight depends on them: it is the same run, whose config says what is computed now."""
+    directory = RunDirectory(shutil.copytree(whole, tmp_path / "student"))
+    other = dataclasses.replace(own_run(), metrics=(BalancedAccuracy(),))
+    directory.check(other, digits.info)
+    directory.create(other, digits.info)
+    assert load(directory.path).run == other
+    with pytest.raises(ValueError, match=r"holds another experiment \(seed: 0 → 1\)"):
+        directory.check(dataclasses.replace(other, seed=1), digits.info)
 
 
 def test_another_process_exports_it(whole, tmp_path):
@@ -105,7 +136,7 @@ def test_another_process_exports_it(whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_job_takes_flags_of_the_parts(data_directory, tmp_path):
+def test_a_job_takes_flags_of_the_parts(data_directory, tmp_path, capsys):
     """The preset, as a person runs it, a lot shorter."""
     own = ("--student.losses.2.loss.delta", "0.5", "--student.fit.optimizer.kept", "0.8")
     quick = ("--teacher.fit.epochs", "1", "--student.fit.epochs", "1", "--baseline", "False")
@@ -115,6 +146,26 @@ def test_a_job_takes_flags_of_the_parts(data_directory, tmp_path):
     assert run.losses[2] == Term(HuberEmbedding(delta=0.5))
     assert run.fit.optimizer == SignDescent(kept=0.8)
     assert {"report.html", "summary.json", "export"} <= {p.name for p in tmp_path.iterdir()}
+    models = read_json(tmp_path / "summary.json")["models"]
+    assert list(models) == ["teacher", "student"]
+    for model in models.values():
+        assert model["latest"]["metrics"]["superclass_accuracy"] > model["latest"]["top1"]
+    assert "Superclass accuracy" in (tmp_path / "report.html").read_text()
+    table = capsys.readouterr().out
+    assert "superclass accuracy" in table
+    assert f"{models['student']['latest']['metrics']['superclass_accuracy']:.4f}" in table
+    assert main(["evaluate", str(tmp_path / "student")]) == 0
+    assert f"{models['student']['best']['metrics']['superclass_accuracy']:.4f}" in (
+        capsys.readouterr().out
+    )
+    # Two answers that are never told apart, and the rest: nothing is trained for it, or exported.
+    kept = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("checkpoints/*/*")}
+    all_one = ("--metrics.0.superclasses", *"0000000000")
+    assert main(["distill", str(PRESET), *own, *quick, *where, *all_one]) == 0
+    models = read_json(tmp_path / "summary.json")["models"]
+    assert [m["best"]["metrics"]["superclass_accuracy"] for m in models.values()] == [1.0, 1.0]
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("checkpoints/*/*")} == kept
+    assert load(tmp_path / "student").run.metrics[0].superclasses == (0,) * 10
 
 
 def test_the_example_is_valid_and_comes_back():
@@ -178,6 +229,7 @@ class Holder:
 
     loss: Loss = field(default_factory=CrossEntropy)
     optimizer: Optimizer = field(default_factory=Optax)
+    metrics: tuple[Measure, ...] = ()
 
 
 class Undecorated(Descent):
@@ -191,6 +243,11 @@ class Unwritable(LearningRate):
 
 class Bare(DistillationLoss):
     activation: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bulky(Metric):
+    costs: Any = field(default_factory=lambda: np.ones((2, 2)))
 
 
 def local_class():
@@ -210,6 +267,8 @@ def local_class():
         (Fit(schedule=Unwritable(points=np.ones(3))), r"^Unwritable.points: array.* does"),
         (Fit(schedule=Unwritable(points=max)), r"^Unwritable.points: <built-in function max> does"),
         (Term(Bare(activation=jax.nn.relu)), r"^Bare.activation: .* does not come back from JSON"),
+        (Holder(metrics=(max,)), r"max> is no Metric; give one of ours, or of a"),
+        (Experiment(name="x", metrics=(Bulky(),)), r"(?s)^Bulky.costs: array.* does not come"),
         (Data(augment=(local_class(),)), r"^Hidden cannot be imported by later commands from"),
     ],
 )  # fmt: skip
@@ -388,5 +447,5 @@ def test_the_documentation_shows_the_code_that_runs():
     page = (ROOT / "docs" / "own-parts.md").read_text()
     source = (FOLDER / "parts.py").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     assert all(block.strip() in source for block in blocks)

@@ -318,6 +318,22 @@ def test_published_numbers_stand_below_ours_with_their_rule_and_source(
     assert says in page.text
 
 
+def test_metrics_that_were_chosen_have_rows_and_curves(tmp_path: Path) -> None:
+    job = write_job(tmp_path / "job")
+    for which, value in (("latest", 0.875), ("best", 0.9)):
+        to = {"balanced_accuracy": value}
+        change(job / "summary.json", "models", "student", which, "metrics", to=to)
+    line = {"kind": "validation", "step": 40, "epoch": 3.5, "weights": "raw"}
+    logged = {**line, "metrics": {"balanced_accuracy": 0.625}}
+    (job / "student" / "metrics.jsonl").write_text(log("student") + json.dumps(logged) + "\n")
+    page = page_of(job)
+    assert page.rows["Balanced accuracy"] == ["–", "–", "0.875", "–", "–", "0.900"]
+    assert "Balanced accuracy" in page.headings
+    assert (
+        "Balanced accuracy over the epochs. At the end: distilled student 0.625." in page.graphics
+    )
+
+
 def test_nothing_is_said_where_nothing_was_published(page: Page) -> None:
     assert "published" not in page.text.lower()
 

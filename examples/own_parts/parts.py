@@ -1,4 +1,4 @@
-"""A loss, an optimizer, a schedule and a random view that kdjax does not know."""
+"""A loss, an optimizer, a schedule, a random view and a metric that kdjax does not know."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from kdjax.checks import require
 from kdjax.data.augment import Transform
-from kdjax.experiment import Decay, Descent, LearningRate
+from kdjax.experiment import Decay, Descent, LearningRate, Metric
 from kdjax.experiment.updates import Share, decayed, everywhere
 from kdjax.losses import DistillationLoss
 from kdjax.types import Batch, Outputs
@@ -95,3 +95,21 @@ class Darken(Transform):
         """The view, of the same shape and type."""
         kept = 1 - jax.random.uniform(key, maxval=self.most)
         return (image * kept).astype(image.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuperclassAccuracy(Metric):
+    """Share of answers in the right superclass: of digits, with a loop or without one."""
+
+    superclasses: tuple[int, ...] = (1, 0, 0, 0, 0, 0, 1, 0, 1, 1)
+    """The superclass of each class."""
+
+    def __call__(
+        self, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> Float[Array, " b"]:
+        """One where the answer is in the superclass of the label, zero elsewhere."""
+        count, classes = len(self.superclasses), student.logits.shape[-1]
+        require("superclasses", count, count == classes, f"one a class, {classes} of them")
+        superclass = jnp.array(self.superclasses)
+        answer = student.logits.argmax(axis=-1)
+        return (superclass[answer] == superclass[batch.label]).astype(jnp.float32)

@@ -1,11 +1,21 @@
-"""Digits with parts of one's own: loss, optimizer, schedule and random view.
+"""Digits with parts of one's own: loss, optimizer, schedule, random view and metric.
 
 kdjax distill examples/own_parts/preset.py
 """
 
-from parts import Darken, HuberEmbedding, SignDescent, Triangle
+from parts import Darken, HuberEmbedding, SignDescent, SuperclassAccuracy, Triangle
 
-from kdjax.experiment import SGD, Cosine, Data, Experiment, Fit, Student, Teacher, Term
+from kdjax.experiment import (
+    SGD,
+    BalancedAccuracy,
+    Cosine,
+    Data,
+    Experiment,
+    Fit,
+    Student,
+    Teacher,
+    Term,
+)
 from kdjax.losses import CrossEntropy, SoftTarget
 from kdjax.models import SmallCNN
 
@@ -29,4 +39,5 @@ def config() -> Experiment:
                 Term(HuberEmbedding(), 1.0),
             ),
         ),
+        metrics=(SuperclassAccuracy(), BalancedAccuracy()),
     )

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from kdjax.commands.flags import parse_with_preset
 from kdjax.commands.preset_flags import WorkFlags
-from kdjax.commands.tables import comparison
+from kdjax.commands.tables import chosen_metrics, comparison
 from kdjax.jobs import distill as job
 
 
@@ -18,4 +18,6 @@ def run(arguments: list[str]) -> None:
     if summary:
         console = Console()
         console.print(comparison(summary))
+        if (metrics := chosen_metrics(summary)) is not None:
+            console.print(metrics)
         console.print(f"report: {flags.directory / 'report.html'}", soft_wrap=True, highlight=False)

@@ -72,4 +72,6 @@ def _table(values: Mapping[str, Any]) -> Table:
     if "agreement" in values:
         table.add_row("agreement with teacher", f"{values['agreement']:.2%}")
         table.add_row("KL from teacher (nats)", f"{values['teacher_kl']:.4f}")
+    for name, value in values.get("metrics", {}).items():
+        table.add_row(name.replace("_", " "), f"{value:.4f}")
     return table

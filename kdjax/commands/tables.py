@@ -59,5 +59,20 @@ def comparison(summary: Mapping[str, Any]) -> Table:
     return table
 
 
+def chosen_metrics(summary: Mapping[str, Any]) -> Table | None:
+    """The metrics that the experiment chose, of the last checkpoints; None where it chose none."""
+    found = {role: model["latest"].get("metrics", {}) for role, model in summary["models"].items()}
+    names = dict.fromkeys(name for metrics in found.values() for name in metrics)
+    if not names:
+        return None
+    table = titled("last checkpoints on the test split")
+    for column in ("", *found):
+        table.add_column(column, justify="right" if column else "left")
+    for name in names:
+        cells = (f"{m[name]:.4f}" if name in m else "" for m in found.values())
+        table.add_row(name.replace("_", " "), *cells)
+    return table
+
+
 def _per_cent(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}%"

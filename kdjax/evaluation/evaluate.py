@@ -1,5 +1,6 @@
 """Evaluating a network on a split: every example counted once, on any number of devices."""
 
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any
@@ -10,7 +11,9 @@ from jaxtyping import Array
 
 from kdjax.data.pipeline import batch_shapes, evaluation_batches, prefetch
 from kdjax.data.sources import Source
-from kdjax.evaluation.metrics import Sums, summarise, sums
+from kdjax.evaluation.metrics import Sums, chosen_sums, summarise, sums
+from kdjax.experiment import Measure
+from kdjax.experiment.metrics import named
 from kdjax.models import Model, infer
 from kdjax.models.summary import abstract_variables
 from kdjax.training.loop import Teaching
@@ -31,10 +34,13 @@ class Evaluate:
         devices: Devices,
         batch_size: int,
         teacher: Teaching | None = None,
+        metrics: Sequence[Measure] = (),
     ) -> None:
-        """`teacher`: whose answers are compared."""
+        """`teacher`: whose answers are compared. `metrics`: those that the experiment chose."""
         self._model, self._source, self._devices = model, source, devices
-        self._program = devices.spread(partial(_sums_on_device, model, teacher), donate=False)
+        self._metrics = named(metrics, taught=teacher is not None)
+        on_device = partial(_sums_on_device, model, teacher, self._metrics)
+        self._program = devices.spread(on_device, donate=False)
         self._size = _global_size(source, devices, batch_size)
         self._rows = devices.rows(self._size)
         self._teacher = devices.replicate(teacher.variables) if teacher else None
@@ -54,21 +60,24 @@ class Evaluate:
         parts = (self._program(variables, self._teacher, batch) for batch in placed)
         # float64 on the host: a float32 sum stops counting at 16.7 million.
         fetched = [jax.tree.map(np.float64, fetch(part)) for part in in_flight(parts)]
-        return summarise(jax.tree.map(lambda *xs: np.sum(xs, axis=0), *fetched))
+        total = jax.tree.map(lambda *xs: np.sum(xs, axis=0), *fetched)
+        return summarise(total, self._metrics)
 
 
 def _sums_on_device(
     model: Model,
     teacher: Teaching | None,
+    metrics: Mapping[str, Measure],
     variables: Variables,
     teacher_variables: Variables | None,
     batch: Batch,
 ) -> Sums:
-    logits = infer(model, variables, batch.image).logits
-    target = None
+    student, target = infer(model, variables, batch.image), None
     if teacher is not None and teacher_variables is not None:
-        target = infer(teacher.model, teacher_variables, batch.image).logits
-    return jax.lax.psum(sums(logits, target, batch), AXIS)
+        target = infer(teacher.model, teacher_variables, batch.image)
+    found = sums(student.logits, target.logits if target else None, batch)
+    found["metrics"] = chosen_sums(metrics, student, target, batch)
+    return jax.lax.psum(found, AXIS)
 
 
 def answers(

@@ -9,12 +9,28 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from kdjax.types import Batch
+from kdjax.experiment import Measure
+from kdjax.types import Batch, Outputs
 
 BINS = 15
 """Equal-width confidence bins of the calibration error (Guo et al., 2017, arXiv:1706.04599)."""
 
-Sums = dict[str, Array]
+Sums = dict[str, Any]
+"""Arrays by name; under `metrics`, those that the experiment chose."""
+
+
+def chosen_sums(
+    metrics: Mapping[str, Measure], student: Outputs, teacher: Outputs | None, batch: Batch
+) -> dict[str, Array]:
+    """What one batch contributes to the metrics that an experiment chose."""
+
+    def counted(seen: Array, numbers: Array) -> Array:
+        return jnp.where(seen, numbers, 0.0)  # not a product: padding may have no finite number
+
+    return {
+        name: jax.vmap(counted)(batch.mask, metric(student, teacher, batch)).sum(axis=0)
+        for name, metric in metrics.items()
+    }
 
 
 def sums(logits: Float[Array, "b c"], teacher: Float[Array, "b c"] | None, batch: Batch) -> Sums:
@@ -45,12 +61,13 @@ def sums(logits: Float[Array, "b c"], teacher: Float[Array, "b c"] | None, batch
     return result
 
 
-def summarise(total: Mapping[str, Any]) -> dict[str, Any]:
+def summarise(total: Mapping[str, Any], chosen: Mapping[str, Measure]) -> dict[str, Any]:
     """From sums to metrics.
 
     `top1`, `top5`, `agreement` (same answer as the teacher): shares. `nll`, `teacher_kl`
     (`KL(teacher || student)`): nats per example. `ece`: the mean gap between confidence and
     accuracy over bins, weighted by their size. `top1_interval`: 95 % Wilson score interval.
+    `metrics`, if there are any: those that were chosen.
     """
     count = float(total["count"])
     means = ("top1", "top5", "nll", "agreement", "teacher_kl")
@@ -59,6 +76,10 @@ def summarise(total: Mapping[str, Any]) -> dict[str, Any]:
         np.asarray(total[f"bin_{name}"], float) for name in ("count", "correct", "confidence")
     )
     occupied = np.maximum(size, 1)
+    own = {
+        name: float(metric.value(np.asarray(total["metrics"][name] / count)))
+        for name, metric in chosen.items()
+    }
     return {
         "count": round(count),
         **metrics,
@@ -73,6 +94,7 @@ def summarise(total: Mapping[str, Any]) -> dict[str, Any]:
                 strict=True,
             )
         ],
+        **({"metrics": own} if own else {}),
     }
 
 

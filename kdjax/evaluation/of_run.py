@@ -72,7 +72,9 @@ def evaluate_run(
             f"--split train: the training images of {dataset.info.name} have no labels."
         )
     source, devices = dataset.open(split), Devices()
-    evaluate = Evaluate(network.model, source, devices, batch_size, _own_teacher(network))
+    evaluate = Evaluate(
+        network.model, source, devices, batch_size, _own_teacher(network), network.run.metrics
+    )
     return {**provenance(network, split), **evaluate(network.variables)}
 
 

@@ -18,6 +18,9 @@ from kdjax.experiment.fields import Runtime as Runtime
 from kdjax.experiment.fields import Student as Student
 from kdjax.experiment.fields import Teacher as Teacher
 from kdjax.experiment.fields import TeacherReference as TeacherReference
+from kdjax.experiment.metrics import BalancedAccuracy as BalancedAccuracy
+from kdjax.experiment.metrics import Measure as Measure
+from kdjax.experiment.metrics import Metric as Metric
 from kdjax.experiment.objective import Term as Term
 from kdjax.experiment.optim import DOT as DOT
 from kdjax.experiment.optim import SGD as SGD

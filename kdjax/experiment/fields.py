@@ -5,6 +5,7 @@ from typing import Literal
 
 from kdjax.data.augment import Augmentation
 from kdjax.data.drawing import Sampling
+from kdjax.experiment.metrics import Measure
 from kdjax.experiment.objective import Term
 from kdjax.experiment.optim import SGD, Optimizer
 from kdjax.experiment.phases import Phase
@@ -218,6 +219,8 @@ class Experiment:
     """Networks between the two: each learns from the one before it, the student from the last."""
     baseline: bool = True
     """Also train the student from fresh weights without a teacher, to see what was gained."""
+    metrics: tuple[Measure, ...] = ()
+    """What each network is measured by beside top-1 and its like; decides nothing."""
     published: Published | None = None
     """What others report for it, shown beside our result; decides nothing."""
     runtime: Runtime = field(default_factory=Runtime)
@@ -268,6 +271,8 @@ class Run:
     teacher: TeacherReference | None = None
     cache: Cache = field(default_factory=Cache)
     """The teacher's answers on disk."""
+    metrics: tuple[Measure, ...] = ()
+    """What it is measured by, too; no weight depends on it, so it may change."""
     inherit: Derive | None = None
     """Start from the teacher's weights, cut down to this model."""
     imported: Imported | None = None

@@ -56,10 +56,15 @@ def joined(objectives: Sequence[Sequence[Term]]) -> tuple[tuple[Term, ...], list
 
 
 def term_names(terms: Sequence[Term]) -> tuple[str, ...]:
-    """One log name a term: the loss's in snake case, numbered where it occurs again."""
+    """One log name a term: its loss's."""
+    return log_names([term.loss for term in terms])
+
+
+def log_names(parts: Sequence[object]) -> tuple[str, ...]:
+    """One name a part: that of its class in snake case, numbered where it occurs again."""
     names: list[str] = []
-    for term in terms:
-        base = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(term.loss).__name__).lower()
+    for part in parts:
+        base = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(part).__name__).lower()
         count = sum(name == base or name.startswith(f"{base}_") for name in names)
         names.append(f"{base}_{count + 1}" if count else base)
     return tuple(names)

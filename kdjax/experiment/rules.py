@@ -54,6 +54,9 @@ def validate(experiment: Experiment) -> None:
     for where, assistant in _numbered(experiment.assistants):
         _check_student(where, assistant, data)
     _check_student("student", experiment.student, data)
+    for i, metric in enumerate(experiment.metrics):
+        with within(f"metrics.{i}"):
+            metric.check()
     for role in ("teacher", "baseline", "student") if experiment.published else ():
         top1 = getattr(experiment.published, role)
         fits = top1 is None or 1 < top1 <= 100

@@ -1,22 +1,26 @@
 """What a run needs of its networks and data, looked at before it starts. Allocates nothing."""
 
+import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.errors import InvalidRngError
 from jaxtyping import Array
 
 from kdjax.cache.reads import check_mixed
 from kdjax.checks import within
 from kdjax.data.sources import DataSet
-from kdjax.experiment import Run
+from kdjax.experiment import Measure, Run
 from kdjax.experiment.importing import written_by_others
+from kdjax.experiment.metrics import named
 from kdjax.experiment.objective import adapter_names
 from kdjax.experiment.runs import field_of
 from kdjax.losses import DistillationLoss, Loss
-from kdjax.models import Model, Network, learn
+from kdjax.models import Model, Network, infer, learn
 from kdjax.models.summary import Shape, abstract_variables, is_random, output_shapes
 from kdjax.training.beginning import shapes
 from kdjax.training.device_loss import MUTABLE, loss_variables
@@ -39,6 +43,7 @@ def check_run(run: Run, teacher: Model | None, dataset: DataSet) -> Recipe:
     for term, adapter in zip(recipe.every, adapter_names(recipe.every), strict=True):
         if type(term.loss) not in get_args(Loss):
             _check_own_loss(recipe, term.loss, adapter, info.shape)
+    check_metrics(run.metrics, run.model, teacher, info.shape)
     for i, phase in enumerate(run.fit.phases):
         with within(f"{field_of(run.role)}.fit.phases.{i}"):
             phase.check_paths(paths(params))
@@ -100,3 +105,36 @@ def _check_own_loss(recipe: Recipe, loss: DistillationLoss, adapter: str, shape:
                 f"{name}: its {collection} after a step differs from that before in structure, "
                 "shape or type; keep them."
             )
+
+
+def check_metrics(
+    metrics: Sequence[Measure], model: Model, teacher: Model | None, shape: Shape
+) -> None:
+    """ValueError unless each metric makes a number of what the network says of examples."""
+    for metric in named(metrics, taught=teacher is not None).values():
+        with written_by_others(type(metric)):
+            _check_metric(metric, model, teacher, shape)
+
+
+def _check_metric(metric: Measure, model: Model, teacher: Model | None, shape: Shape) -> None:
+    count = model.num_classes + 1  # no axis of classes is as long
+    weights = [None if m is None else abstract_variables(m, shape) for m in (model, teacher)]
+
+    def numbers(weights: Variables, teaches: Any) -> Any:
+        batch = dummy_batch(shape, count)
+        target = None if teacher is None else infer(teacher, teaches, batch.image)
+        return metric(infer(model, weights, batch.image), target, batch)
+
+    found, name = jax.eval_shape(numbers, *weights), type(metric).__name__
+    array = isinstance(found, jax.ShapeDtypeStruct)
+    if not array or found.shape[:1] != (count,) or found.dtype != jnp.float32:
+        what = f"{found.dtype}{list(found.shape)}" if array else f"a {type(found).__name__}"
+        raise ValueError(
+            f"{name} returns {what} for a batch of {count} examples; it must be float32, its first "
+            "axis that of the examples."
+        )
+    value = metric.value(np.full(found.shape[1:], 0.5))
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(
+            f"{name}: its value is {value!r} where all means are 0.5; it must be a finite number."
+        )

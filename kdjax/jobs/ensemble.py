@@ -69,6 +69,7 @@ def _run(like: Loaded, model: Model, copied: tuple[Copied, ...]) -> Run:
         role="teacher",
         seed=like.run.seed,
         data=like.run.data,
+        metrics=like.run.metrics,
         model=model,
         losses=(),
         fit=Fit(epochs=0),

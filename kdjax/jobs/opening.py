@@ -17,7 +17,7 @@ from kdjax.experiment.json import to_dict
 from kdjax.experiment.rules import check_views, validate
 from kdjax.experiment.runs import baseline_run, chain, field_of, teacher_run
 from kdjax.jobs import cache
-from kdjax.jobs.checking import check_run
+from kdjax.jobs.checking import check_metrics, check_run
 from kdjax.training.log import Reporter
 from kdjax.training.loop import Job
 from kdjax.training.parallel import Devices, set_up_compilation_cache
@@ -88,6 +88,8 @@ def _check(work: Work) -> None:
         check_run(teacher_run(experiment), None, work.dataset)
         _check_directory(work, teacher_run(experiment))
     model = work.named.model if work.named else experiment.teacher.model
+    if work.named is not None:
+        check_metrics(experiment.metrics, model, None, info.shape)
     check_views(experiment.data, info.shape)
     for run, teaching in chain(experiment, model, info.shape):
         _check_batch(work, field_of(run.role), run.fit)

@@ -107,6 +107,7 @@ def test(work: Work, role: str, network: Loaded, teacher: Loaded) -> dict[str, A
     networks = {which: load(network.directory, which) for which in ("latest", "best")}
     made_from = {which: fingerprint_of(found) for which, found in networks.items()}
     made_from |= {"data": _tested_on(work), "kdjax": __version__}
+    made_from["metrics"] = fingerprint(to_dict(work.experiment)["metrics"])
     against = None
     if role != "teacher":
         against = Teaching(teacher.model, teacher.variables)
@@ -222,14 +223,16 @@ def _trained(
     """The network of a run, which is trained first unless it is finished."""
     directory, info = work.directory(run.role), work.dataset.info
     if is_trained(directory, run, info):
+        if work.job.writes:
+            directory.create(run, info)
         work.job.reporter.say(f"{run.role:<9} is finished already ({directory.path})")
         return load(directory.path, checkpoint)
     teaching = Teaching(teacher.model, teacher.variables) if teacher else None
     evaluate = _evaluate(work, run, "validation", teaching)
 
-    def validation(variables: Variables) -> dict[str, float]:
+    def validation(variables: Variables) -> dict[str, Any]:
         metrics = evaluate(variables)
-        return {name: value for name, value in metrics.items() if isinstance(value, float)}
+        return {name: value for name, value in metrics.items() if isinstance(value, float | dict)}
 
     fit(
         run,
@@ -256,7 +259,8 @@ def _reference(work: Work, teacher: Loaded, role: str) -> TeacherReference:
 
 def _evaluate(work: Work, run: Run, split: str, teacher: Teaching | None) -> Evaluate:
     batch_size = work.experiment.runtime.eval_batch_size
-    return Evaluate(run.model, work.dataset.open(split), work.job.devices, batch_size, teacher)
+    source, metrics = work.dataset.open(split), work.experiment.metrics
+    return Evaluate(run.model, source, work.job.devices, batch_size, teacher, metrics)
 
 
 def _warned(work: Work, texts: list[str]) -> list[str]:

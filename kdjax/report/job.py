@@ -44,6 +44,8 @@ class Evaluation:
     ece: float | None = None
     agreement: float | None = None
     teacher_kl: float | None = None
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    """Those that the experiment chose, by name."""
     calibration: tuple[Bin, ...] = ()
 
 

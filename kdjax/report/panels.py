@@ -11,7 +11,7 @@ from kdjax.report.figures import Line
 from kdjax.report.history import Series
 from kdjax.report.job import ROLES, JobData
 from kdjax.report.tables import roles
-from kdjax.report.words import NAMES, interval, known, number, percent, whole
+from kdjax.report.words import NAMES, heading, interval, known, number, percent, whole
 
 
 class Panel(NamedTuple):
@@ -114,6 +114,7 @@ def _validation_panels(job: JobData, key: str) -> list[Panel]:
         "nll": ("Negative log-likelihood", False),
         "ece": ("Calibration error (ECE)", True),
         "agreement": ("Same answer as the teacher", True),
+        **{f"metrics.{name}": (heading(name), False) for name in _chosen(job)},
     }
     panels = []
     for name, (title, share) in shown.items():
@@ -130,6 +131,17 @@ def _validation_panels(job: JobData, key: str) -> list[Panel]:
             svg = figures.curves(flat, key=f"{key}-validation-{name}", share=share, linear=share)
             panels.append(_panel(title, svg, flat, share))
     return panels
+
+
+def _chosen(job: JobData) -> list[str]:
+    """The metrics that the experiment chose."""
+    logged = dict.fromkeys(
+        name
+        for history in job.histories.values()
+        for weights in history.validation.values()
+        for name in weights
+    )
+    return [name.removeprefix("metrics.") for name in logged if name.startswith("metrics.")]
 
 
 def _train_panels(
@@ -204,4 +216,4 @@ def _title(name: str) -> str:
     kind, _, term = name.partition(".")
     prefix = {"terms": "", "weights": "Weight of "}.get(kind, "")
     words = (term or kind).replace("_", " ")
-    return titles.get(name, prefix + (words if prefix else words[:1].upper() + words[1:]))
+    return titles.get(name, prefix + words if prefix else heading(words))

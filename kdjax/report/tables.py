@@ -6,6 +6,7 @@ from typing import NamedTuple
 from kdjax.report.job import ROLES, Evaluation, JobData, Network
 from kdjax.report.words import (
     duration,
+    heading,
     interval,
     known,
     milliseconds,
@@ -136,6 +137,10 @@ def _evaluation_rows(evaluations: Sequence[Evaluation]) -> list[Row]:
         Row("Calibration error (ECE)", [_share(e.ece, e) for e in evaluations]),
         Row("Same answer as the teacher", [_share(e.agreement, e) for e in evaluations]),
         Row("KL from the teacher, nats", [_plain(e.teacher_kl) for e in evaluations]),
+        *(
+            Row(heading(name), [_plain(e.metrics.get(name)) for e in evaluations])
+            for name in dict.fromkeys(name for e in evaluations for name in e.metrics)
+        ),
         Row("Epoch", [_epoch(e) for e in evaluations]),
     ]
     return _filled(rows)

@@ -112,6 +112,12 @@ def times(more: float | None, less: float | None) -> str:
     return f"{number(more / less)}{TIMES}"
 
 
+def heading(name: str) -> str:
+    """What is logged under a name, above its numbers: `Balanced accuracy`."""
+    words = name.replace("_", " ")
+    return words[:1].upper() + words[1:]
+
+
 def phrase(value: Any) -> str:
     """A config value as one would write it, without what is none: `SGD(momentum=0.9)`."""
     if isinstance(value, Mapping):

@@ -35,9 +35,7 @@ class CheckpointWriter(Checkpoints):
         self._thread = ThreadPoolExecutor(1, "checkpoints")
         self._writing: Future[None] | None = None
 
-    def save(
-        self, state: TrainState, meta: Mapping[str, Any], metrics: Mapping[str, float]
-    ) -> None:
+    def save(self, state: TrainState, meta: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
         """Start writing a fetched state; `wait`, `close` or the next save ends it."""
         self.wait()
         step = int(state.step)

@@ -78,7 +78,7 @@ class Diary:
             self._look(*self._under_way.popleft())
 
     def validated(
-        self, step: int, weights: str, metrics: Mapping[str, float], seconds: float
+        self, step: int, weights: str, metrics: Mapping[str, Any], seconds: float
     ) -> None:
         """A validation of the `raw` or `ema` weights, which interrupted training."""
         self._write("validation", step, {"weights": weights, **metrics})

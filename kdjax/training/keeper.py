@@ -47,7 +47,7 @@ class Keeper:
         self.changed = changed(meta["circumstances"], circumstances())
         return restored
 
-    def save(self, state: TrainState, step: int, metrics: Mapping[str, float]) -> None:
+    def save(self, state: TrainState, step: int, metrics: Mapping[str, Any]) -> None:
         """Begin to write a checkpoint; training goes on meanwhile."""
         if self._writer is None:
             return

@@ -121,7 +121,7 @@ class Reporter:
         elif self._speaks and time.monotonic() - self._said > SILENCE:
             self._say_where(step)
 
-    def validated(self, step: int, metrics: Mapping[str, float]) -> None:
+    def validated(self, step: int, metrics: Mapping[str, Any]) -> None:
         """A validation."""
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=step)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 
@@ -59,8 +60,8 @@ class Job:
     """Whether this process writes logs; exactly one does."""
 
 
-Validate = Callable[[Variables], dict[str, float]]
-"""Metrics of the network on the validation split."""
+Validate = Callable[[Variables], dict[str, Any]]
+"""Metrics of the network on the validation split: numbers, or some more by name."""
 
 
 def fit(
@@ -163,7 +164,7 @@ class Session:
                 role, steps = self.recipe.run.role, self.recipe.steps
                 raise Preempted(f"{role} stopped at step {step} of {steps}")
 
-    def _validated(self, state: TrainState, step: int) -> dict[str, float]:
+    def _validated(self, state: TrainState, step: int) -> dict[str, Any]:
         """Validate the weights that will be used: the moving average where there is one."""
         self.diary.catch_up()
         began = time.monotonic()
@@ -172,7 +173,7 @@ class Session:
         self.diary.validated(step, weights, metrics, time.monotonic() - began)
         return metrics
 
-    def _save(self, state: TrainState, step: int, metrics: Mapping[str, float]) -> None:
+    def _save(self, state: TrainState, step: int, metrics: Mapping[str, Any]) -> None:
         self.diary.catch_up()  # a state whose losses were not looked at is never saved
         self.feed.save()
         self.keeper.save(state, step, metrics)

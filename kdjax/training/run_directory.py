@@ -65,10 +65,15 @@ class RunDirectory:
             )
 
     def create(self, run: Run, info: DataInfo) -> None:
-        """Write `config.json`, once."""
+        """Write `config.json`; where there is one already, no more than the metrics of the run."""
+        path, values = self.path / "config.json", to_dict(run)
         if not self.exists:
-            config = {"kdjax": __version__, "run": to_dict(run), "data": to_dict(info)}
-            write_json(self.path / "config.json", config)
+            write_json(path, {"kdjax": __version__, "run": values, "data": to_dict(info)})
+            return
+        config = read_json(path)
+        if config["run"].get("metrics", []) != values["metrics"]:
+            config["run"]["metrics"] = values["metrics"]
+            write_json(path, config)
 
     def result(self) -> dict[str, Any] | None:
         """The final numbers of a finished run; None while it is not finished."""
@@ -85,12 +90,13 @@ class RunDirectory:
 
 
 def _identity(run: Run, info: DataInfo) -> dict[str, Any]:
-    """What makes two runs the same: not where their data, teacher and cache lie."""
+    """What makes two runs the same: not where their data, teacher and cache lie, nor by what
+    they are measured."""
     if run.teacher is not None:
         run = dataclasses.replace(run, teacher=dataclasses.replace(run.teacher, run=""))
     kept = dataclasses.replace(run.cache, directory="" if run.cache.directory else None)
     data = dataclasses.replace(run.data, directory=None)
-    run = dataclasses.replace(run, data=data, cache=kept)
+    run = dataclasses.replace(run, data=data, cache=kept, metrics=())
     return {**to_dict(run), "data set": to_dict(info)}
 
 

@@ -111,6 +111,33 @@ FAULTS = (
         ("test_own_parts.py::test_a_loss_is_traced_before_training",),
     ),
     Fault(
+        "metrics-absent-classes-count",
+        "experiment/metrics.py",
+        "member, right = mean[:, mean[0] > 0]\n        return float((right / member).mean())",
+        "member, right = mean\n        return float((right / np.maximum(member, 1e-9)).mean())",
+        "classes that do not occur count as wrong",
+        ("test_metrics.py::test_balanced_accuracy_is_that_of_scikit_learn",),
+    ),
+    Fault(
+        "metrics-need-the-other-way-round",
+        "experiment/metrics.py",
+        "if taught or not metric.needs_teacher",
+        "if taught or metric.needs_teacher",
+        "what needs a teacher is kept where there is none",
+        (
+            "test_metrics.py::test_what_compares_with_a_teacher_is_left_out_where_there_is_none",
+            "test_metrics.py::test_a_class_that_occurs_again_is_numbered_and_keeps_its_number",
+        ),
+    ),
+    Fault(
+        "metrics-not-of-the-teacher",
+        "experiment/runs.py",
+        "        metrics=experiment.metrics,\n        model=teacher.model,\n",
+        "        model=teacher.model,\n",
+        "a field not handed on",
+        ("test_metrics.py::test_every_network_of_a_job_has_them",),
+    ),
+    Fault(
         "optax-mask-forgotten",
         "experiment/optim.py",
         'return part == 1.0 and (self.decay == "all" or is_kernel(path, parameter))',
