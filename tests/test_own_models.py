@@ -210,12 +210,12 @@ class Lonely(VisionModel):
 def test_random_numbers_of_no_example_are_refused_before_training(kind, message, digits):
     run = teacher_run(experiment_of(Lonely(kind=kind)))
     with pytest.raises(ValueError, match=message):
-        check_run(run, None, digits.info)
+        check_run(run, None, digits)
 
 
 @pytest.mark.parametrize("model", [PlainNet(dropout=0.5), NNXNet(dropout=0.5)])
 def test_layers_of_linen_may_drop(model, digits):
-    check_run(teacher_run(experiment_of(model)), None, digits.info)
+    check_run(teacher_run(experiment_of(model)), None, digits)
 
 
 @pytest.mark.parametrize("model", [PlainNet(), NNXNet()], ids=["linen", "nnx"])
