@@ -62,7 +62,9 @@ from kdjax.losses import (
     RKD,
     SP,
     SRRL,
+    TTM,
     VID,
+    WKD,
     AttentionTransfer,
     CrossEntropy,
     FitNet,
@@ -128,6 +130,9 @@ def objectives(teacher: str, student: str, scale: float = 1.0) -> dict[str, tupl
         "dist": (LABELS, Term(DIST(), 1.0)),
         "ls": (Term(CrossEntropy(), 0.1), standardized(teacher, student)),
         "mlkd": (Term(CrossEntropy(), 0.2), Term(MLKD(), 0.9)),
+        "ttm": (LABELS, Term(TTM(), 45.0)),
+        "crd+wttm": (LABELS, Term(TTM(5.0, weighted=True), 4.0), Term(CRD(), 0.8)),
+        "wkd": (LABELS, Term(wasserstein(student, scale), 1.0)),
         "ctkd": (Term(CrossEntropy(), 0.1), Term(CTKD(), 0.9)),
         "srrl": (LABELS, SOFT, Term(SRRL(), 1.0)),
         "semckd": (LABELS, SOFT, Term(SemCKD(stages=ours, teacher_stages=theirs), 400.0)),
@@ -194,6 +199,13 @@ def standardized(teacher: str, student: str) -> Term:
     return Term(LogitStandardization(temperature=temperature), weight)
 
 
+def wasserstein(student: str, scale: float) -> WKD:
+    """Weight and temperature as in the authors' files; they have two pairs."""
+    weight, temperature = (200.0, 6.0) if student == "shuffle_v1" else (600.0, 8.0)
+    fall = Ramp(start=weight, stop=0.0, begin=150.0 * scale, epochs=90.0 * scale, shape="cosine")
+    return WKD(gamma=fall, temperature=temperature)
+
+
 METHODS = tuple(objectives("wrn_40_2", "wrn_16_2"))
 
 
@@ -213,6 +225,8 @@ SOURCES = {
     "dist": Source("Huang et al., 2022, arXiv:2205.10536", "best"),
     "ls": Source("Sun et al., 2024, arXiv:2403.01427, and the authors' code", "best"),
     "mlkd": Source("Sun et al., 2024, arXiv:2403.01427; 480 epochs, two views an image", "best"),
+    "ttm": Source("Zheng & Yang, 2024, arXiv:2402.11148, and the authors' code", "best"),
+    "wkd": Source("Lv et al., 2024, arXiv:2412.08139; costs of classes from features", "best"),
     "simkd": Source("Chen et al., 2022, arXiv:2203.14001, and the authors' code", "best", True),
 }
 
@@ -243,6 +257,9 @@ dist       -     74.43 71.75 -     -     76.31 -     -     -     -     -     77.
 ls         76.11 74.37 71.43 71.48 74.17 76.62 74.36 68.61 69.02 -     -     75.56 -     ls
 ctkd       75.45 73.93 71.19 70.99 73.52 73.39 73.52 68.50 68.67 -     -     75.37 -     ls
 mlkd       76.63 75.35 72.19 71.89 74.11 77.08 75.18 70.57 71.04 -     -     78.44 -     mlkd
+ttm        -     -     -     -     -     -     74.33 -     -     -     -     -     -     ttm
+crd+wttm   -     -     -     -     -     -     74.71 -     -     -     -     -     -     ttm
+wkd        -     -     -     -     -     76.53 -     -     -     -     -     -     76.72 wkd
 srrl       -     -     -     -     -     75.39 -     -     -     -     -     -     -     simkd
 semckd     -     -     -     -     -     76.23 -     -     -     -     -     -     -     simkd
 simkd      -     -     -     -     -     78.08 -     -     -     -     -     -     -     simkd

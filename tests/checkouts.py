@@ -12,15 +12,18 @@ VARIABLE = "KDJAX_CHECKOUTS"
 
 REPOSITORIES = (
     "ADLab-AutoDrive/ICKD",
+    "BeSpontaneous/Proteus-pytorch",
     "DefangChen/SimKD",
     "HobbitLong/RepDistiller",
     "Hao840/OFAKD",
+    "JiamingLv/WKD",
     "Jin-Ying/Multi-Level-Logit-Distillation",
     "akamaster/pytorch_resnet_cifar10",
     "bellymonster/Weighted-Soft-Label-Distillation",
     "clovaai/overhaul-distillation",
     "dvlab-research/ReviewKD",
     "facebookresearch/deit",
+    "ghwang-s/abkd",
     "hunto/DIST_KD",
     "irfanICMLL/TorchDistiller",
     "jacobswan1/SEED",
@@ -29,7 +32,10 @@ REPOSITORIES = (
     "sunshangquan/logit-standardization-KD",
     "yuanli2333/Teacher-free-Knowledge-Distillation",
     "yzd-v/MGD",
+    "yzd-v/cls_KD",
     "zhengli97/CTKD",
+    "zju-SWJ/RLD",
+    "zkxufo/TTM",
 )
 """On GitHub. Their packages have the same names, so a process imports those of one alone."""
 

@@ -234,6 +234,11 @@ def test_weights_that_depend_on_the_pair():
     assert weights["resnet110-resnet32"] == 1.0
     assert weights["resnet32x4-shuffle_v2"] == 8.0
     assert weights["wrn_40_2-wrn_16_2"] == weights["wrn_40_2-shuffle_v1"] == 5.0
+    moved = [
+        cell(pair, "wkd").student.losses[1].loss
+        for pair in ("resnet32x4-resnet8x4", "wrn_40_2-shuffle_v1")
+    ]
+    assert [(loss.gamma.start, loss.temperature) for loss in moved] == [(600.0, 8.0), (200.0, 6.0)]
     assert cell("vgg13-vgg8", "ls").student.losses[1].loss.temperature == 3.0
     assert cell("wrn_40_2-wrn_40_1", "ls").student.losses[1].loss.temperature == 2.0
 
@@ -250,6 +255,8 @@ def test_weights_that_depend_on_the_pair():
         ("resnet32x4-resnet8x4", "simkd", 79.42, None, 78.08, "best"),
         ("vgg13-vgg8", "crd+kd", 74.64, 70.36, 74.29, "last"),
         ("resnet32x4-shuffle_v2", "reviewkd", 79.42, 71.82, 77.78, "best"),
+        ("vgg13-vgg8", "ttm", 74.64, 70.36, 74.33, "best"),
+        ("wrn_40_2-shuffle_v1", "wkd", 75.61, 70.50, 76.72, "best"),
         ("vgg13-vgg8", "fitnet", 74.64, 70.36, 71.02, "last"),
         ("vgg13-mobilenet_v2_half", "kd", 74.64, 64.60, 67.37, "last"),
         ("resnet50_cifar-mobilenet_v2_half", "kd", 79.34, 64.60, 67.35, "last"),

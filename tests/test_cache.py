@@ -135,15 +135,20 @@ def test_what_a_loss_reads_is_seen_from_its_trace(loss, fields):
     assert reads(loss, TINY, TEACHER, (8, 8, 1)) == fields
 
 
+LOGITS_ALONE = {
+    *("SoftTarget", "DKD", "LogitMSE", "DIST", "WSLD", "MLKD", "CTKD"),
+    *("TTM", "RLD", "ABKD"),
+}
+
+
 def test_most_losses_of_logits_can_do_with_kept_answers():
     """None of them is thought to read more than it does: then it could not be cached."""
     names = {
         kind.__name__
         for kind in typing.get_args(Loss)[:-1]
-        if kind.__name__ in ("SoftTarget", "DKD", "LogitMSE", "DIST", "WSLD", "MLKD", "CTKD")
-        and reads(kind(), TINY, TEACHER, (8, 8, 1)) == {"logits"}
+        if kind.__name__ in LOGITS_ALONE and reads(kind(), TINY, TEACHER, (8, 8, 1)) == {"logits"}
     }
-    assert names == {"SoftTarget", "DKD", "LogitMSE", "DIST", "WSLD", "MLKD", "CTKD"}
+    assert names == LOGITS_ALONE
 
 
 @pytest.mark.parametrize(

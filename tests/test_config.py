@@ -57,6 +57,7 @@ from kdjax.experiment.rules import check_views, validate
 from kdjax.experiment.schedules import Constant, Schedule, Steps
 from kdjax.losses import (
     DKD,
+    RLD,
     WSLD,
     AttentionTransfer,
     CrossEntropy,
@@ -559,7 +560,7 @@ def test_a_rule_names_the_field_the_value_and_the_remedy(base, path, value, reme
 @pytest.mark.parametrize(
     "mixing", [Mixup(), CutMix(), MixupOrCutMix()], ids=lambda mixing: type(mixing).__name__
 )
-@pytest.mark.parametrize("loss", [DKD(), WSLD()], ids=lambda loss: type(loss).__name__)
+@pytest.mark.parametrize("loss", [DKD(), WSLD(), RLD()], ids=lambda loss: type(loss).__name__)
 def test_a_loss_of_one_label_cannot_be_had_with_mixed_images(loss, mixing):
     names = type(loss).__name__, type(mixing).__name__
     message = "student.losses.1: {} needs one label an image, and {} in data.".format(*names)

@@ -1,6 +1,7 @@
 """The losses. A loss is a Linen module, and the union is the registry."""
 
 from kdjax.losses.ab import AB as AB
+from kdjax.losses.abkd import ABKD as ABKD
 from kdjax.losses.attention_transfer import AttentionTransfer as AttentionTransfer
 from kdjax.losses.base import DistillationLoss as DistillationLoss
 from kdjax.losses.binary_cross_entropy import BinaryCrossEntropy as BinaryCrossEntropy
@@ -31,16 +32,21 @@ from kdjax.losses.nst import NST as NST
 from kdjax.losses.ofa import OFA as OFA
 from kdjax.losses.ofd import OFD as OFD
 from kdjax.losses.pkt import PKT as PKT
+from kdjax.losses.proteus import Proteus as Proteus
 from kdjax.losses.ramp import Ramp as Ramp
 from kdjax.losses.review_kd import ReviewKD as ReviewKD
 from kdjax.losses.rkd import RKD as RKD
+from kdjax.losses.rld import RLD as RLD
 from kdjax.losses.sem_ckd import SemCKD as SemCKD
 from kdjax.losses.simkd import SimKD as SimKD
 from kdjax.losses.soft_target import SoftTarget as SoftTarget
 from kdjax.losses.sp import SP as SP
 from kdjax.losses.srrl import SRRL as SRRL
 from kdjax.losses.tf_kd import TfKD as TfKD
+from kdjax.losses.ttm import TTM as TTM
 from kdjax.losses.vid import VID as VID
+from kdjax.losses.vitkd import ViTKD as ViTKD
+from kdjax.losses.wkd import WKD as WKD
 from kdjax.losses.wsld import WSLD as WSLD
 
 Loss = (
@@ -53,12 +59,18 @@ Loss = (
     | LogitStandardization
     | DKD
     | WSLD
+    | TTM
+    | RLD
+    | ABKD
+    | WKD
     | DML
     | AttentionTransfer
     | FitNet
     | AB
     | OFD
     | MGD
+    | ViTKD
+    | Proteus
     | ReviewKD
     | SRRL
     | SimKD

@@ -92,15 +92,15 @@ class DistillationLoss(nn.Module):
         return embedding @ kernel + bias
 
 
-def require_temperature(temperature: float | Ramp) -> None:
+def require_temperature(temperature: float | Ramp, field: str = "temperature") -> None:
     """The rule that all temperatures obey."""
     if isinstance(temperature, Ramp):
-        with within("temperature"):
+        with within(field):
             temperature.check()
         positive = min(temperature.start, temperature.stop) > 0
     else:
         positive = temperature > 0
-    require("temperature", temperature, positive, "positive")
+    require(field, temperature, positive, "positive")
 
 
 def require_teacher(loss: DistillationLoss, teacher: Outputs | None) -> Outputs:

@@ -48,15 +48,21 @@ class DKD(DistillationLoss):
         temperature = at(self.temperature, batch.epoch)
         odds_s, rest_s = decouple(student.logits / temperature, batch.label)
         odds_t, rest_t = decouple(teacher.logits / temperature, batch.label)
-        tckd = sum(
-            jax.nn.sigmoid(side * odds_t)
-            * (jax.nn.log_sigmoid(side * odds_t) - jax.nn.log_sigmoid(side * odds_s))
-            for side in (1, -1)
-        )
+        tckd = binary_divergence(odds_t, odds_s)
         others = jax.nn.one_hot(batch.label, student.logits.shape[-1]) == 0
         share = jnp.exp(jnp.where(others, rest_t, -jnp.inf))
         nckd = jnp.sum(share * (rest_t - rest_s), axis=-1)
         return jnp.ravel(temperature**2) * (self.alpha * tckd + self.beta * nckd)
+
+
+def binary_divergence(odds_p: Float[Array, " b"], odds_q: Float[Array, " b"]) -> Float[Array, " b"]:
+    """`KL((p, 1 - p) || (q, 1 - q))`, from the logarithms of `p / (1 - p)` and `q / (1 - q)`."""
+    yes, no = (
+        jax.nn.sigmoid(side * odds_p)
+        * (jax.nn.log_sigmoid(side * odds_p) - jax.nn.log_sigmoid(side * odds_q))
+        for side in (1, -1)
+    )
+    return yes + no
 
 
 def decouple(

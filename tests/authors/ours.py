@@ -1,7 +1,6 @@
 """Our losses beside those in authors' code, and which of our parameters is which of theirs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import flax.linen as nn
@@ -46,32 +45,11 @@ from kdjax.losses import (
 from kdjax.models import ReusedClassifier
 from kdjax.models.base import VisionModel
 from kdjax.types import Batch, Outputs
+from tests.authors.entry import Ours
 from tests.authors.inputs import WIDTHS, labels, normal
+from tests.authors.recent import CLASSIFIER, RECENT
 
 STAGES = ("stage1", "stage2", "stage3")
-
-
-@dataclass(frozen=True)
-class Ours:
-    """A loss of ours that stands beside theirs."""
-
-    loss: DistillationLoss
-    theirs: str
-    """The file of `theirs`."""
-    names: Mapping[str, str] = field(default_factory=dict)
-    """The path of a layer of ours, or of a parameter, to the name of theirs."""
-    transposed: tuple[str, ...] = ()
-    """Our convolutions that are transposed ones there, which is the same the other way round."""
-    flat: tuple[str, ...] = ()
-    """Their parameters whose slope is zero but for rounding, before batch norm."""
-    given: Mapping[str, Any] = field(default_factory=dict)
-    """Variables that are no parameters of the loss."""
-    one_class: bool = False
-    """All examples are of one class, so no loss takes one for a negative of another."""
-    differs: str = ""
-    """How the value differs on purpose; slopes are compared."""
-    so_that: str = ""
-    """What is done so that they can be compared."""
 
 
 class Echo(VisionModel):
@@ -138,7 +116,6 @@ TRANSLATOR = {
     for i in range(3)
     for j, layer in enumerate(("conv", "bn"))
 }
-CLASSIFIER = {"teacher/kernel": "classifier.weight", "teacher/bias": "classifier.bias"}
 
 
 def _bank() -> dict[str, Any]:
@@ -268,4 +245,5 @@ OURS: dict[str, Ours] = {
         so_that="their teacher's answer is so sharp that it is the example itself",
     ),
     "tfkd": Ours(TfKD(), "teacher_free"),
+    **RECENT,
 }

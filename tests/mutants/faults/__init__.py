@@ -9,12 +9,14 @@ from tests.mutants.faults import (
     losses,
     models,
     outward,
+    recent_losses,
     training,
 )
 
 FAULTS = (
     *models.FAULTS,
     *losses.FAULTS,
+    *recent_losses.FAULTS,
     *data.FAULTS,
     *experiment.FAULTS,
     *cache.FAULTS,
