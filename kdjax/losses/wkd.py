@@ -92,7 +92,8 @@ class WKD(DistillationLoss):
         if self.is_initializing():  # only shapes matter then
             return jnp.ones((classes, classes))
         of_class = unit(jnp.asarray(self.get_variable("teacher", "kernel"), "float32").T)
-        unlike = 1 - times(of_class, of_class.T)
+        # A class is like itself; rounding would make each stay of a share cost something.
+        unlike = (1 - times(of_class, of_class.T)) * (1 - jnp.eye(classes))
         return jax.nn.relu(1 - jnp.exp(-self.sharpness * unlike)) + SMALL
 
 

@@ -38,7 +38,7 @@ TestWKD = contract(
         cases={
             "default": WKD(),
             "label_alone": WKD(gamma=0.0),
-            "ramp": WKD(gamma=Ramp(start=30.0, stop=0.0), temperature=2.0, iterations=3),
+            "ramp": WKD(gamma=Ramp(start=30.0, stop=0.0), temperature=2.0, iterations=1),
             "blurred": WKD(gamma=10.0, sharpness=2.0, entropy=0.5),
         },
         other_values={
