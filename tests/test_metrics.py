@@ -11,6 +11,7 @@ import pytest
 
 from kdjax.data.sources import Arrays
 from kdjax.evaluation.evaluate import Evaluate
+from kdjax.evaluation.metrics import summarise
 from kdjax.experiment import BalancedAccuracy, Experiment, Metric, TeacherReference
 from kdjax.experiment.metrics import named
 from kdjax.experiment.rules import validate
@@ -238,6 +239,20 @@ class Dividing(Spread):
 def test_a_metric_is_traced_before_training(metric, message):
     with pytest.raises(ValueError, match=message):
         check_metrics((metric,), TINY, None, SHAPE)
+
+
+class Precision(Spread):
+    def value(self, mean):
+        return float(mean[0]) / float(mean[1])
+
+
+def test_a_value_that_fails_at_a_validation_says_whose_it_is():
+    check_metrics((Precision(),), TINY, None, SHAPE)
+    bins = {f"bin_{name}": np.zeros(15) for name in ("count", "correct", "confidence")}
+    total = {"count": 4, "top1": 2, **bins, "metrics": {"precision": np.zeros(2)}}
+    where = r"^Precision: ZeroDivisionError: .* \(test_metrics.py, line \d+\)"
+    with pytest.raises(ValueError, match=where):
+        summarise(total, {"precision": Precision()})
 
 
 def test_a_run_is_refused_with_its_metrics(digits):

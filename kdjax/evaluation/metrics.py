@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from kdjax.experiment import Measure
+from kdjax.experiment.importing import written_by_others
 from kdjax.types import Batch, Outputs
 
 BINS = 15
@@ -77,7 +78,7 @@ def summarise(total: Mapping[str, Any], chosen: Mapping[str, Measure]) -> dict[s
     )
     occupied = np.maximum(size, 1)
     own = {
-        name: float(metric.value(np.asarray(total["metrics"][name] / count)))
+        name: _value(metric, np.asarray(total["metrics"][name] / count))
         for name, metric in chosen.items()
     }
     return {
@@ -96,6 +97,11 @@ def summarise(total: Mapping[str, Any], chosen: Mapping[str, Measure]) -> dict[s
         ],
         **({"metrics": own} if own else {}),
     }
+
+
+def _value(metric: Measure, mean: Float[np.ndarray, "..."]) -> float:
+    with written_by_others(type(metric)):  # such as a share of examples that a split has none of
+        return float(metric.value(mean))
 
 
 def wilson_interval(share: float, count: float, z: float = 1.959964) -> list[float]:
