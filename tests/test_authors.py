@@ -13,9 +13,11 @@ from tests.authors.trajectories import TEACHERS, gaps
 
 NOT_COMPARED = {
     "BYOT": "the code of the paper is not public; that of a later version is another loss",
-    "CrossEntropy": "PyTorch's own",
+    "BinaryCrossEntropy": "of labels, a formula of one line",
+    "CrossEntropy": "of labels, a formula of one line",
     "DML": "its code needs TensorFlow 1",
     "DistillationToken": "HardTarget or SoftTarget of another head",
+    "Focal": "of labels, a formula of one line",
     "LogitMSE": "has no authors",
 }
 """Losses without a row, and why."""

@@ -9,6 +9,9 @@ from kdjax.losses.base import DistillationLoss, require_teacher, require_tempera
 from kdjax.losses.ramp import Ramp, at
 from kdjax.types import Batch, Outputs
 
+LEAST = 0.01
+"""A power; of less float32 has few digits left, since the sum is divided by it."""
+
 
 class ABKD(DistillationLoss):
     """`D(p, q) = sum_c (alpha p^(alpha+beta) + beta q^(alpha+beta)) / ((alpha + beta) alpha beta)
@@ -36,9 +39,11 @@ class ABKD(DistillationLoss):
 
     def check(self) -> None:
         """Powers are not negative and not both zero, the temperature is positive."""
-        require("alpha", self.alpha, self.alpha >= 0, ">= 0")
-        positive = self.beta >= 0 and self.alpha + self.beta > 0
-        require("beta", self.beta, positive, ">= 0, and positive where alpha is 0")
+        for field in ("alpha", "beta"):
+            power = getattr(self, field)
+            fits = power == 0 or power >= LEAST
+            require(field, power, fits, f"0, or at least {LEAST}, for float32")
+        require("beta", self.beta, self.alpha + self.beta > 0, "positive where alpha is 0")
         require_temperature(self.temperature)
 
     def __call__(

@@ -14,6 +14,8 @@ from kdjax.types import Batch, Outputs
 
 SMALL = 1e-8
 """The authors' guard, of costs and of divisors."""
+LEAST_ENTROPY = 0.02
+"""Below that `exp(-cost / entropy)` leaves float32, and what cannot move is lost."""
 
 
 class WKD(DistillationLoss):
@@ -43,7 +45,7 @@ class WKD(DistillationLoss):
     sharpness: float = 1.0
     """How quickly classes become unlike; positive."""
     entropy: float = 0.05
-    """Weight of the flow's entropy, in units of the cost; positive."""
+    """Weight of the flow's entropy, in units of the cost."""
     iterations: int = 10
     """Of Sinkhorn's algorithm; at least 1."""
 
@@ -60,7 +62,8 @@ class WKD(DistillationLoss):
             require("gamma", self.gamma, self.gamma >= 0, ">= 0")
         require_temperature(self.temperature)
         require("sharpness", self.sharpness, self.sharpness > 0, "positive")
-        require("entropy", self.entropy, self.entropy > 0, "positive")
+        enough = self.entropy >= LEAST_ENTROPY
+        require("entropy", self.entropy, enough, f"at least {LEAST_ENTROPY}, for float32")
         require("iterations", self.iterations, self.iterations >= 1, "at least 1")
 
     def __call__(

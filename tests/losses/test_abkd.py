@@ -71,8 +71,8 @@ def test_it_is_not_negative_and_zero_where_both_agree(z_s, z_t):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"alpha": -0.1}, r"^alpha: -0.1 cannot work; it must be >= 0"),
-        ({"beta": -0.1}, r"^beta: -0.1 cannot work; it must be >= 0"),
+        ({"alpha": -0.1}, r"^alpha: -0.1 cannot work; it must be 0, or at least 0.01"),
+        ({"beta": 1e-6}, r"^beta: 1e-06 cannot work; it must be 0, or at least 0.01"),
         ({"alpha": 0.0, "beta": 0.0}, r"^beta: 0.0 cannot work; .* positive where alpha is 0"),
     ],
 )

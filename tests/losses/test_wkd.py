@@ -75,7 +75,7 @@ def test_to_be_sure_of_another_class_costs_what_lies_between_the_two():
     [
         ("gamma", -1.0, ">= 0"),
         ("sharpness", 0.0, "positive"),
-        ("entropy", 0.0, "positive"),
+        ("entropy", 0.001, "at least 0.02, for float32"),
         ("iterations", 0, "at least 1"),
     ],
 )
