@@ -3,6 +3,7 @@
 Torch is not needed: `python -m tests.authors.record` asked their code, in float64.
 """
 
+import jax
 import pytest
 
 from kdjax import losses
@@ -48,14 +49,22 @@ def test_value_and_slopes_are_those_of_the_authors_code(name):
     assert by_own <= 1e-4
 
 
-ROUNDED = {"ab": 1e-3, "fsp": 0.05, "ft": 0.05}
+ROUNDED = {"ab": 1e-3, "fsp": 0.01, "ft": 1e-5}
 """What five steps at the protocol's rate may make of rounding: in float32 their own code is 3e-4
 from itself in float64 for `ab`, and 0.2 for `fsp`."""
 
 
+@pytest.fixture
+def compiled_as_for_users():
+    """Without optimizations XLA rounds otherwise, by 4e-3 after five steps of `ft`."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", TEACHERS)
-def test_ten_steps_in_two_stages_are_those_of_the_authors_code(method):
+def test_ten_steps_in_two_stages_are_those_of_the_authors_code(method, compiled_as_for_users):
     """Through the preset's phases: rates, decay, momentum, what moves and what stands still."""
     for key, gap in gaps(method).items():
         # PyTorch's running variance is n / (n - 1) times ours: at most 1 / 511 more, of 8x8 pixels.

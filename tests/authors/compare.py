@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from kdjax.types import AXIS, Batch, Outputs
 from tests.authors.inputs import CLASSES, labels, outputs, thinned
-from tests.authors.names import drawn, flat, theirs, to_torch
+from tests.authors.names import drawn, theirs, to_torch
 from tests.authors.ours import OURS, Ours
 from tests.authors.record import NUMBERS
 from tests.authors.trajectories import TEACHERS, gaps
@@ -62,7 +63,7 @@ def measured(ours: Ours, teacher: str, classes: int = CLASSES) -> Arrays:
     value, by_student, by_own = _measured(ours, teacher, classes, variables)
     found = {"value": np.asarray(value)}
     found |= {f"student/{name}": thinned(slope) for name, slope in by_student.items()}
-    for path, slope in flat(by_own).items():
+    for path, slope in flatten_dict(by_own, sep="/").items():
         found[f"own/{theirs(ours, path)}"] = thinned(to_torch(ours, path, np.asarray(slope)))
     return found
 

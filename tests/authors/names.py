@@ -2,29 +2,11 @@
 
 from typing import Any
 
-import jax
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from tests.authors.ours import Ours
 from tests.torch_parity.inputs import draw
-
-
-def flat(tree: Any) -> dict[str, Any]:
-    """Leaves by path, `conv/kernel`."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
-def nested(leaves: dict[str, Any]) -> dict[str, Any]:
-    """The inverse."""
-    tree: dict[str, Any] = {}
-    for path, leaf in leaves.items():
-        *folders, name = path.split("/")
-        inner = tree
-        for folder in folders:
-            inner = inner.setdefault(folder, {})
-        inner[name] = leaf
-    return tree
 
 
 def theirs(ours: Ours, path: str) -> str:
@@ -38,11 +20,11 @@ def theirs(ours: Ours, path: str) -> str:
 def drawn(ours: Ours, shapes: Any) -> dict[str, Any]:
     """Parameters of these shapes, as `side.Own` fills theirs."""
     found = {}
-    for path, leaf in flat(shapes).items():
+    for path, leaf in flatten_dict(shapes, sep="/").items():
         shape = to_torch(ours, path, np.zeros(leaf.shape)).shape
         values = draw(theirs(ours, path), shape)
         found[path] = _from_torch(ours, path, values).reshape(leaf.shape)
-    return nested(found)
+    return unflatten_dict(found, sep="/")
 
 
 def to_torch(ours: Ours, path: str, array: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from configs.cifar100 import config
 from kdjax.experiment import Data
@@ -18,7 +19,7 @@ from kdjax.training.recipe import Recipe
 from kdjax.training.state import Fixed, adapter_shapes
 from kdjax.types import Batch
 from tests.authors.inputs import CLASSES, EXAMPLES, MEAN, STD, images, labels, thinned
-from tests.authors.names import drawn, flat, theirs
+from tests.authors.names import drawn, theirs
 from tests.authors.names import to_torch as own_to_torch
 from tests.authors.ours import OURS
 from tests.authors.record import NUMBERS
@@ -108,7 +109,7 @@ def _state(stage: str, method: str, student: Any, state: Any) -> dict[str, np.nd
     variables = {"params": state.params["student"], "batch_stats": state.stats["student"]}
     found = {f"student/{k}": v for k, v in to_torch(student, variables, SHAPE).items()}
     for own in state.params["adapters"].values():
-        for path, leaf in flat(own).items():
+        for path, leaf in flatten_dict(own, sep="/").items():
             key = theirs(OURS[method], path)
             found[f"own/{key}"] = own_to_torch(OURS[method], path, np.asarray(leaf))
     return {f"{stage}/{key}": thinned(array) for key, array in found.items()}
